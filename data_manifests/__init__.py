@@ -1,0 +1,1 @@
+"""What the pipeline and the trainer agree on: dataset cards, table schemas and the store's layout."""

@@ -1,0 +1,88 @@
+"""The one error a user is meant to see, and how a command line ends with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class InputError(Exception):
+    """Something the user gave, or the machine lacks, is wrong; the message says how to go on.
+
+    Args:
+        what: what is wrong, naming the file, video, frame, shard or setting.
+        found: what was there.
+        wanted: what should have been there.
+        todo: the next thing to do.
+    """
+
+    def __init__(self, what: str, *, found: str = "", wanted: str = "", todo: str = "") -> None:
+        super().__init__(what)
+        self.what, self.found, self.wanted, self.todo = what, found, wanted, todo
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [
+            f"  {name}: {text}"
+            for name, text in (("found", self.found), ("wanted", self.wanted), ("do", self.todo))
+            if text
+        ]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[str, str, str, str]]:
+        return _rebuild, (self.what, self.found, self.wanted, self.todo)
+
+
+def _rebuild(what: str, found: str, wanted: str, todo: str) -> InputError:
+    return InputError(what, found=found, wanted=wanted, todo=todo)
+
+
+_MACHINE_FAULTS = {
+    errno.ENOSPC: "free some space on that disk, then run the same command again",
+    errno.EDQUOT: "free some of your quota on that disk, then run the same command again",
+    errno.EFBIG: "raise the file size limit (ulimit -f), then run the same command again",
+    errno.EACCES: "give yourself permission on that path, or choose another place",
+    errno.EPERM: "give yourself permission on that path, or choose another place",
+    errno.EROFS: "choose a place that is not mounted read-only",
+}
+
+
+def machine_fault(error: OSError) -> InputError | None:
+    """The user's version of a full disk, a missing permission and the like; None for any other error."""
+    todo = _MACHINE_FAULTS.get(error.errno or 0)
+    if todo is None:
+        return None
+    return InputError(f"cannot write or read {error.filename or 'a file'}", found=os.strerror(error.errno or 0), todo=todo)
+
+
+def fail(error: InputError) -> NoReturn:
+    """Prints the error and ends the process with exit code 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(BAD_INPUT)
+
+
+def run_command_line(main: Callable[[], object]) -> NoReturn:
+    """Runs `main` and ends the process: 0, 2 with one clear message for bad input, 130 for Ctrl-C.
+
+    Any other exception is a bug of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except InputError as error:
+        fail(error)
+    except OSError as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        fail(fault)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    raise SystemExit(0)

@@ -1,0 +1,35 @@
+"""The one place that finds outside data. Absent data skips a test and says which folder was looked for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable, default)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no data: {folder} is not there (set {variable})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of outside data (TUBELETS_SHARED, by default ../shared)."""
+    return _folder("TUBELETS_SHARED", _ROOT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Outputs of the original implementation (TUBELETS_GOLDEN)."""
+    shared = os.environ.get("TUBELETS_SHARED", _ROOT.parent / "shared")
+    return _folder("TUBELETS_GOLDEN", Path(shared) / "golden")
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Real videos with their annotations (TUBELETS_REAL)."""
+    shared = os.environ.get("TUBELETS_SHARED", _ROOT.parent / "shared")
+    return _folder("TUBELETS_REAL", Path(shared) / "real")
