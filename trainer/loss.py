@@ -1,0 +1,91 @@
+"""The ACT loss from sparse targets. It contains no IoU, sees no ground-truth box and never asks the device for a value.
+
+Kalogeiton et al. (ICCV 2017), section 3.2; `ACTCuboidLossLayer` of the original.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+NEGATIVES_PER_POSITIVE = 3
+"""`neg_pos_ratio` of the original."""
+MAX_CROSS_ENTROPY = -math.log(torch.finfo(torch.float32).tiny)
+"""The original clamps probabilities at FLT_MIN; the gradient stays p - onehot."""
+
+
+class Losses(NamedTuple):
+    """Scalars on the device; `loc` and `conf` are the parts of `total`.
+
+    `mined` holds the batch-wide prior rows (b * P + prior) of the negatives, `is_mined` which of them count.
+    """
+
+    total: Float[Tensor, ""]
+    loc: Float[Tensor, ""]
+    conf: Float[Tensor, ""]
+    mined: Int64[Tensor, "B hardest"]
+    is_mined: Tensor
+
+
+def tubelet_loss(
+    loc: Float[Tensor, "B P K 4"],
+    conf: Float[Tensor, "B P labels"],
+    *,
+    sample: Int64[Tensor, " M"],
+    prior: Int64[Tensor, " M"],
+    label: Int64[Tensor, " M"],
+    target: Float[Tensor, "M K 4"],
+    ignored_sample: Int64[Tensor, " I"],
+    ignored_prior: Int64[Tensor, " I"],
+    positives: tuple[int, ...],
+    normaliser: Float[Tensor, ""],
+) -> Losses:
+    """(1/K * sum smooth-L1 over positives + sum cross-entropy over positives and mined negatives) / normaliser.
+
+    Negatives are mined per clip, three a positive, those with the largest cross-entropy against background first; a
+    clip without positives has none. Ignored priors are never mined.
+
+    Args:
+        loc: predicted offsets.
+        conf: predicted logits, label 0 is background.
+        sample, prior, label, target: the positives, a row each (label is class + 1).
+        ignored_sample, ignored_prior: priors that are neither positives nor negatives.
+        positives: how many of the M rows belong to each of the B clips; a host value that bounds the mining.
+        normaliser: positives of the global batch, on the device; values below 1 count as 1.
+    """
+    B, P, labels = conf.shape
+    K = loc.shape[2]
+    row = sample * P + prior
+    flat_conf = conf.reshape(B * P, labels).float()
+    offsets = loc.reshape(B * P, K, 4).index_select(0, row).float()
+    loc_sum = F.smooth_l1_loss(offsets, target, reduction="sum") / K
+    positive_sum = _clamped(F.cross_entropy(flat_conf.index_select(0, row), label, reduction="none")).sum()
+
+    hardest = min(NEGATIVES_PER_POSITIVE * max(positives), P)
+    with torch.no_grad():
+        hardness = flat_conf.logsumexp(1) - flat_conf[:, 0]
+        taken = torch.cat([row, ignored_sample * P + ignored_prior])
+        hardness = hardness.index_fill(0, taken, -torch.inf).view(B, P)
+        hardest_loss, mined = hardness.topk(hardest, dim=1)
+        wanted = torch.zeros(B, dtype=torch.int64, device=conf.device)
+        wanted = wanted.index_add(0, sample, torch.full_like(sample, NEGATIVES_PER_POSITIVE))
+        rank = torch.arange(hardest, device=conf.device)
+        is_mined = (rank < wanted[:, None]) & (hardest_loss > -torch.inf)
+        mined = mined + torch.arange(B, device=conf.device)[:, None] * P
+    mined_conf = flat_conf.index_select(0, mined.flatten())
+    negative_loss = _clamped(mined_conf.logsumexp(1) - mined_conf[:, 0])
+    negative_sum = torch.where(is_mined.flatten(), negative_loss, 0.0).sum()
+
+    normaliser = normaliser.clamp(min=1)
+    loc_loss = loc_sum / normaliser
+    conf_loss = (positive_sum + negative_sum) / normaliser
+    return Losses(loc_loss + conf_loss, loc_loss, conf_loss, mined, is_mined)
+
+
+def _clamped(cross_entropy: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return cross_entropy + (cross_entropy.detach().clamp(max=MAX_CROSS_ENTROPY) - cross_entropy.detach())
