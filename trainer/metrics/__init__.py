@@ -1,0 +1,1 @@
+"""What detections are worth: frame-AP with its error split, MABO, classification, video-AP, by a named protocol."""
