@@ -59,7 +59,9 @@ def machine_fault(error: OSError) -> InputError | None:
     todo = _MACHINE_FAULTS.get(error.errno or 0)
     if todo is None:
         return None
-    return InputError(f"cannot write or read {error.filename or 'a file'}", found=os.strerror(error.errno or 0), todo=todo)
+    return InputError(
+        f"cannot write or read {error.filename or 'a file'}", found=os.strerror(error.errno or 0), todo=todo
+    )
 
 
 def fail(error: InputError) -> NoReturn:

@@ -1,0 +1,131 @@
+"""Dataset cards: what a dataset is, in a TOML file that anyone can write."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from data_manifests.errors import InputError
+from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
+
+
+@dataclass(frozen=True)
+class Card:
+    """A dataset: its classes, where its parts lie below the root, and what its numbers mean.
+
+    Args:
+        name: one word.
+        title: one line.
+        classes: class names; their order is the label.
+        annotation_format: `ucf101` or `csv`, a reader in `pipeline.annotations`.
+        annotation_files: places below the root; the first that is there is read.
+        box_width, box_height: the frame size that the boxes were drawn in, pixels.
+        first_frame: the number of a video's first frame in the annotations (csv).
+        test_lists: places of the list of test videos; empty means that there is no test split.
+        video_places: places of a video with `{video_id}` in them, files or folders of frames.
+        mirrored: for each class the class that its mirror image shows, itself by default.
+        priors: the network's prior boxes.
+        expected: counts that the annotations are known to give, by split.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    annotation_format: str
+    annotation_files: tuple[str, ...]
+    box_width: int
+    box_height: int
+    first_frame: int
+    test_lists: tuple[str, ...]
+    video_places: tuple[str, ...]
+    mirrored: tuple[int, ...]
+    priors: PriorSpec = ACT300
+    expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+def known_cards() -> tuple[str, ...]:
+    """Names of the cards that come with the project."""
+    folder = resources.files("data_manifests") / "cards"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_card(name_or_path: str) -> Card:
+    """The card of that name, or in that `.toml` file.
+
+    Raises:
+        InputError: there is no such card, or a field is missing, unknown or of the wrong type.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(
+                f"dataset card {path} is not there", wanted="a .toml file", todo="check the path of --dataset"
+            )
+        text = path.read_text()
+    elif name_or_path in known_cards():
+        text = (resources.files("data_manifests") / "cards" / f"{name_or_path}.toml").read_text()
+    else:
+        near = difflib.get_close_matches(name_or_path, known_cards(), n=1)
+        raise InputError(
+            f"unknown dataset {name_or_path!r}",
+            wanted=f"one of {', '.join(known_cards())}, or the path of a card (.toml)",
+            todo=f"did you mean {near[0]}?" if near else "check --dataset",
+        )
+    try:
+        return _parse(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"dataset card {name_or_path} is not TOML", found=str(error), todo="mend that line") from error
+    except KeyError as error:
+        raise InputError(
+            f"dataset card {name_or_path} lacks {error}", todo="add it; cards/demo.toml is an example"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"dataset card {name_or_path}: {error}", todo="mend it; cards/demo.toml is an example"
+        ) from error
+
+
+def _parse(raw: dict[str, Any]) -> Card:
+    _only(raw, "", {"name", "title", "classes", "annotations", "splits", "videos", "mirror", "priors", "expected"})
+    annotations, videos, splits = raw["annotations"], raw["videos"], raw.get("splits", {})
+    _only(annotations, "annotations.", {"format", "files", "box_width", "box_height", "first_frame"})
+    _only(videos, "videos.", {"places"})
+    _only(splits, "splits.", {"test_lists"})
+    classes = tuple(raw["classes"])
+    if not classes or len(set(classes)) != len(classes) or len(classes) > 254:
+        raise ValueError(f"classes must be 1 to 254 different names, found {len(classes)}")
+    mirror = raw.get("mirror", {})
+    _only(mirror, "mirror.", set(classes))
+    _only(dict.fromkeys(mirror.values()), "mirror.", set(classes))
+    return Card(
+        name=raw["name"],
+        title=raw.get("title", raw["name"]),
+        classes=classes,
+        annotation_format=annotations["format"],
+        annotation_files=tuple(annotations["files"]),
+        box_width=int(annotations["box_width"]),
+        box_height=int(annotations["box_height"]),
+        first_frame=int(annotations.get("first_frame", 0)),
+        test_lists=tuple(splits.get("test_lists", ())),
+        video_places=tuple(videos["places"]),
+        mirrored=tuple(classes.index(mirror.get(name, name)) for name in classes),
+        priors=_parse_priors(raw["priors"]) if "priors" in raw else ACT300,
+        expected=raw.get("expected", {}),
+    )
+
+
+def _parse_priors(raw: dict[str, Any]) -> PriorSpec:
+    layers = (PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in raw["layers"])
+    return PriorSpec(int(raw["image_size"]), tuple(layers))
+
+
+def _only(table: Mapping[str, Any], prefix: str, known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(f"unknown {prefix}{key}" + (f", did you mean {near[0]}?" if near else ""))

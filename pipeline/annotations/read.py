@@ -1,0 +1,76 @@
+"""Finds a dataset's annotation files below its root and reads them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from data_manifests.card import Card
+from data_manifests.errors import InputError
+from pipeline.annotations import csv_boxes, ucf101
+from pipeline.annotations.rules import Annotations, OddityCounter, make_tables, safe_video_id
+
+_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read}
+
+
+def read_annotations(card: Card, root: Path) -> Annotations:
+    """The tables of the dataset below `root`; no video need be there.
+
+    Raises:
+        InputError: the root or a file is missing, a file is damaged or hostile, or an annotation cannot be repaired.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"dataset root {root} is not there", wanted=f"the folder of {card.title}", todo="check the path of --root"
+        )
+    reader = _FORMATS.get(card.annotation_format)
+    if reader is None:
+        near = difflib.get_close_matches(card.annotation_format, _FORMATS, n=1)
+        raise InputError(
+            f"card {card.name}: unknown annotation format {card.annotation_format!r}",
+            wanted=f"one of {', '.join(_FORMATS)}",
+            todo=f"did you mean {near[0]}?" if near else "mend annotations.format",
+        )
+    path = _first_there(card.annotation_files, root, "annotation file", card)
+    oddities = OddityCounter()
+    videos = reader(path, card, oddities)
+    test_ids: set[str] = set()
+    if card.test_lists:
+        test_list = _first_there(card.test_lists, root, "list of test videos", card)
+        test_ids = set(read_ids(test_list, {video.video_id for video in videos}))
+    return make_tables(videos, card, test_ids, path.name, oddities)
+
+
+def read_ids(path: Path, known: set[str]) -> list[str]:
+    """Video ids from a list, one a line; a file ending and further columns are ignored, as in UCF101's own lists.
+
+    Raises:
+        InputError: the file is not there, or names a video that the annotations lack.
+    """
+    if not path.is_file():
+        raise InputError(f"list {path} is not there", wanted="a text file of video ids", todo="check the path")
+    ids = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        video_id = safe_video_id(line.split()[0].removesuffix(".avi"), f"{path.name}, line {number}")
+        if video_id not in known:
+            near = difflib.get_close_matches(video_id, known, n=1)
+            raise InputError(
+                f"{path.name}, line {number}: unknown video {video_id}",
+                wanted="a video of the annotation file",
+                todo=f"did you mean {near[0]}?" if near else "mend or remove that line",
+            )
+        ids.append(video_id)
+    return ids
+
+
+def _first_there(places: tuple[str, ...], root: Path, what: str, card: Card) -> Path:
+    for place in places:
+        if (root / place).is_file():
+            return root / place
+    raise InputError(
+        f"no {what} of {card.name} below {root}",
+        wanted="one of " + ", ".join(places),
+        todo="put it there, or check the path of --root",
+    )

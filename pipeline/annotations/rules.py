@@ -1,0 +1,171 @@
+"""From what a file says to tables: the rules that repair or refuse, each named and counted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32
+
+from data_manifests.card import Card
+from data_manifests.errors import InputError
+from data_manifests.tables import TUBES, VIDEOS, box_column
+
+RULES = {
+    "widened-boxes": "box arrays of uint8 are widened before width is added to x (x + w would overflow)",
+    "one-based-boxes": "1-based corners become 0-based: x1 = x - 1, x2 = x1 + w",
+    "clipped-boxes": "boxes that reach past the frame are clipped to it",
+    "identical-tubes": "tubes of one video with equal label, frames and boxes are kept, each with its own matches",
+    "dropped-past-the-end": "boxes of frames past the video's last are dropped",
+}
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """How often a rule was applied, and where first."""
+
+    rule: str
+    count: int
+    examples: tuple[str, ...]
+
+    @property
+    def meaning(self) -> str:
+        return RULES[self.rule]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The tables of a dataset (schemas in `data_manifests.tables`) and what had to be repaired."""
+
+    videos: pa.Table
+    tubes: pa.Table
+    oddities: tuple[Oddity, ...]
+
+
+@dataclass(frozen=True)
+class RawTube:
+    """A tube as its file has it, already 0-based: label, first frame, x1 y1 x2 y2 in pixels."""
+
+    label: int
+    first_frame: int
+    boxes: Float32[np.ndarray, "frames 4"]
+
+
+@dataclass(frozen=True)
+class RawVideo:
+    """A video as its file has it; `frames` is None where the format does not say."""
+
+    video_id: str
+    frames: int | None
+    tubes: tuple[RawTube, ...]
+
+
+class OddityCounter:
+    """Collects `Oddity` rows while annotations are read."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, rule: str, where: str) -> None:
+        """Counts one application of a rule of `RULES`."""
+        self._found[rule].append(where)
+
+    def rows(self) -> tuple[Oddity, ...]:
+        """In the order of `RULES`."""
+        found = ((rule, self._found.get(rule, [])) for rule in RULES)
+        return tuple(Oddity(rule, len(where), tuple(where[:EXAMPLES])) for rule, where in found if where)
+
+
+def safe_video_id(video_id: str, source: str) -> str:
+    """The id itself, if it is a relative path of plain parts.
+
+    Raises:
+        InputError: it is absolute, empty, or has `..` or a backslash in it.
+    """
+    parts = PurePosixPath(video_id).parts
+    if not parts or "\\" in video_id or "\0" in video_id or video_id.startswith("/") or ".." in parts or "." in parts:
+        raise InputError(
+            f"{source}: video id {video_id!r} is refused",
+            wanted="Class/name, relative and without ..",
+            todo="mend that line",
+        )
+    return video_id
+
+
+def make_tables(
+    raw: Iterable[RawVideo], card: Card, test_ids: set[str], source: str, oddities: OddityCounter
+) -> Annotations:
+    """Tables from raw videos, sorted by video id.
+
+    Raises:
+        InputError: a box is empty or not finite, or a tube has no frames, naming video, tube and frame.
+    """
+    videos = sorted(raw, key=lambda video: video.video_id)
+    video_rows: list[dict[str, object]] = []
+    tube_rows: list[tuple[str, int, RawTube]] = []
+    for video in videos:
+        tubes = [_repair(video, index, tube, card, source, oddities) for index, tube in enumerate(video.tubes)]
+        for index, tube in enumerate(tubes):
+            if any(_identical(tube, other) for other in tubes[:index]):
+                oddities.add("identical-tubes", f"{video.video_id} tube {index}")
+            tube_rows.append((video.video_id, index, tube))
+        ends = [tube.first_frame + len(tube.boxes) for tube in tubes]
+        video_rows.append(
+            {
+                "video_id": video.video_id,
+                "split": "test" if video.video_id in test_ids else "train",
+                "frames": video.frames if video.frames is not None else max(ends, default=0),
+                "width": card.box_width,
+                "height": card.box_height,
+                "path": "",
+            }
+        )
+    columns = [
+        pa.array([video_id for video_id, _, _ in tube_rows], pa.string()),
+        pa.array([index for _, index, _ in tube_rows], pa.int32()),
+        pa.array([tube.label for _, _, tube in tube_rows], pa.int32()),
+        pa.array([tube.first_frame for _, _, tube in tube_rows], pa.int32()),
+        box_column([tube.boxes for _, _, tube in tube_rows]),
+    ]
+    tables = pa.Table.from_pylist(video_rows, VIDEOS), pa.Table.from_arrays(columns, schema=TUBES)
+    return Annotations(*tables, oddities.rows())
+
+
+def _repair(video: RawVideo, index: int, tube: RawTube, card: Card, source: str, oddities: OddityCounter) -> RawTube:
+    where = f"{video.video_id} tube {index}"
+    boxes = tube.boxes
+    if video.frames is not None and tube.first_frame + len(boxes) > video.frames:
+        oddities.add("dropped-past-the-end", where)
+        boxes = boxes[: max(0, video.frames - tube.first_frame)]
+    if tube.first_frame < 0 or not len(boxes):
+        raise InputError(
+            f"{source}: {where} lies outside its video",
+            found=f"frames {tube.first_frame} to {tube.first_frame + len(tube.boxes)} of {video.frames}",
+            todo="mend or remove that tube",
+        )
+    if not np.isfinite(boxes).all():
+        frame = tube.first_frame + int(np.argmin(np.isfinite(boxes).all(1)))
+        raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
+    edges = np.array([card.box_width, card.box_height] * 2, np.float32)
+    clipped = np.clip(boxes, 0, edges)
+    if not np.array_equal(clipped, boxes):
+        oddities.add("clipped-boxes", where)
+    empty = (clipped[:, 2:] <= clipped[:, :2]).any(1)
+    if empty.any():
+        at = int(np.argmax(empty))
+        raise InputError(
+            f"{source}: {where}, frame {tube.first_frame + at}: the box is empty or outside the frame",
+            found=f"x1 y1 x2 y2 = {boxes[at].tolist()}",
+            wanted=f"x1 < x2 and y1 < y2 within {card.box_width} x {card.box_height}",
+            todo="mend or remove that box",
+        )
+    return RawTube(tube.label, tube.first_frame, clipped)
+
+
+def _identical(a: RawTube, b: RawTube) -> bool:
+    return a.label == b.label and a.first_frame == b.first_frame and np.array_equal(a.boxes, b.boxes)

@@ -1,0 +1,94 @@
+"""The corrected UCF101-24 annotations: pyannot.pkl, or finalAnnots.mat, which gives equal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+from jaxtyping import Float32
+
+from data_manifests.card import Card
+from data_manifests.errors import InputError
+from pipeline.annotations.pickles import load_plain_pickle
+from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
+
+
+def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
+    """All videos of the file.
+
+    Raises:
+        InputError: the file is damaged, hostile, or is not of this format.
+    """
+    rows = _from_mat(path) if path.suffix == ".mat" else _from_pickle(path)
+    videos = []
+    try:
+        for name, frames, tubes in rows:
+            video_id = safe_video_id(str(name), path.name)
+            raw_tubes = []
+            for index, (label, first, last, boxes) in enumerate(tubes):
+                where = f"{video_id} tube {index}"
+                if not 0 <= label < len(card.classes):
+                    raise InputError(
+                        f"{path.name}: {where} has class {label}",
+                        wanted=f"0 to {len(card.classes) - 1}",
+                        todo="mend it",
+                    )
+                if len(boxes) != last - first:
+                    raise InputError(
+                        f"{path.name}: {where} has another number of boxes than of frames",
+                        found=f"{len(boxes)} boxes for frames {first} to {last}",
+                        todo="mend or remove that tube",
+                    )
+                raw_tubes.append(RawTube(label, first, _corners(boxes, where, oddities)))
+            videos.append(RawVideo(video_id, frames, tuple(raw_tubes)))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} is not a corrected UCF101-24 annotation file",
+            found=f"{type(error).__name__}: {error}",
+            wanted="pyannot.pkl or finalAnnots.mat of corrected-UCF101-Annots",
+            todo="fetch the annotation file again from its source",
+        ) from error
+    return videos
+
+
+Row = tuple[str, int, list[tuple[int, int, int, np.ndarray]]]
+
+
+def _from_pickle(path: Path) -> Iterator[Row]:
+    """`sf` is 0-based and `ef` exclusive."""
+    for name, video in load_plain_pickle(path).items():
+        tubes = [
+            (int(tube["label"]), int(tube["sf"]), int(tube["ef"]), np.asarray(tube["boxes"]))
+            for tube in video["annotations"]
+        ]
+        yield name, int(video["numf"]), tubes
+
+
+def _from_mat(path: Path) -> Iterator[Row]:
+    """`sf`, `ef` and `class` are 1-based, `ef` inclusive."""
+    try:
+        annotations = scipy.io.loadmat(path, simplify_cells=True)["annot"]
+    except (ValueError, KeyError, OSError, NotImplementedError) as error:
+        raise InputError(
+            f"{path} cannot be read", found=str(error), todo="fetch the file again from its source"
+        ) from error
+    for video in annotations:
+        listed = video["tubes"]
+        tubes = [
+            (int(tube["class"]) - 1, int(tube["sf"]) - 1, int(tube["ef"]), np.atleast_2d(tube["boxes"]))
+            for tube in ([listed] if isinstance(listed, dict) else listed)
+        ]
+        yield video["name"], int(video["num_imgs"]), tubes
+
+
+def _corners(boxes: np.ndarray[Any, Any], where: str, oddities: OddityCounter) -> Float32[np.ndarray, "frames 4"]:
+    """x1 y1 x2 y2, 0-based, from x, y, w, h, 1-based."""
+    if boxes.dtype == np.uint8 and (boxes[:, :2].astype(int) + boxes[:, 2:] > 255).any():
+        oddities.add("widened-boxes", where)
+    oddities.add("one-based-boxes", where)
+    wide = boxes.astype(np.float32)
+    origin = wide[:, :2] - 1
+    return np.concatenate([origin, origin + wide[:, 2:]], 1)
