@@ -51,7 +51,7 @@ class Tubes:
     label: Int16[np.ndarray, "T"]
     score: Float32[np.ndarray, "T"]
     first: Int64[np.ndarray, "T"]
-    ptr: Int64[np.ndarray, "T+1"]
+    ptr: Int64[np.ndarray, "bounds"]
     boxes: Float32[np.ndarray, "n 4"]
     box_scores: Float32[np.ndarray, "n"]
     kept: Bool[np.ndarray, "T"]

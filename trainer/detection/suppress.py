@@ -202,7 +202,7 @@ def tube_kernel(first, ptr, boxes, scores, rows, overlap, kept):
 
 def suppress_tubes(
     first: Int64[np.ndarray, "T"],
-    ptr: Int64[np.ndarray, "T+1"],
+    ptr: Int64[np.ndarray, "bounds"],
     boxes: Float32[np.ndarray, "frames 4"],
     scores: Float32[np.ndarray, "T"],
     rows: Int64[np.ndarray, "n"],

@@ -31,11 +31,11 @@ class VideoTubelets:
     """
 
     frames: int
-    class_ptr: Int64[np.ndarray, "starts+1"]
+    class_ptr: Int64[np.ndarray, "bounds"]
     class_label: Int16[np.ndarray, "n"]
     class_score: Float32[np.ndarray, "n"]
     class_boxes: Float32[np.ndarray, "n K 4"]
-    any_ptr: Int64[np.ndarray, "starts+1"]
+    any_ptr: Int64[np.ndarray, "bounds"]
     any_scores: Float32[np.ndarray, "m labels"]
     any_boxes: Float32[np.ndarray, "m K 4"]
 

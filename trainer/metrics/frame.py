@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, no_type_check
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 
 from trainer.detection.kernel import kernel
 from trainer.detection.overlap import pixel_overlap
-from trainer.detection.tubelets import VideoTubelets
+from trainer.detection.tubelets import FrameDetections, VideoTubelets
 from trainer.metrics.average_precision import ApRule, area_under, average_precision, by_score, precision_recall
 from trainer.metrics.truth import Truth
 
@@ -28,6 +29,17 @@ class Detections:
     score: Float32[np.ndarray, "n"]
     boxes: Float32[np.ndarray, "n 4"]
 
+    @classmethod
+    def of(cls, videos: Sequence[FrameDetections]) -> Detections:
+        """Each video's, one after the other."""
+        return cls(
+            np.repeat(np.arange(len(videos), dtype=np.int32), [len(one.frame) for one in videos]),
+            np.concatenate([one.frame for one in videos] or [np.empty(0, np.int32)]),
+            np.concatenate([one.label for one in videos] or [np.empty(0, np.int16)]),
+            np.concatenate([one.score for one in videos] or [np.empty(0, np.float32)]),
+            np.concatenate([one.boxes for one in videos] or [np.empty((0, 4), np.float32)]),
+        )
+
     def where(self, mask: Bool[np.ndarray, "n"]) -> Detections:
         """The chosen rows, in order."""
         return Detections(self.video[mask], self.frame[mask], self.label[mask], self.score[mask], self.boxes[mask])
@@ -37,7 +49,7 @@ class Detections:
 class _Frames:
     """Ground-truth boxes by global frame: frame f of all videos in a row has boxes[ptr[f]:ptr[f + 1]]."""
 
-    ptr: Int64[np.ndarray, "frames+1"]
+    ptr: Int64[np.ndarray, "bounds"]
     boxes: Float64[np.ndarray, "n 4"]
 
     @classmethod
@@ -197,6 +209,16 @@ class BoxFindings:
     best_overlap: Float32[np.ndarray, "n"]
     label: Int16[np.ndarray, "n"]
     seen: Bool[np.ndarray, "n"]
+
+    @classmethod
+    def of(cls, videos: Sequence[BoxFindings]) -> BoxFindings:
+        """Each video's, one after the other."""
+        return cls(
+            np.concatenate([one.inside for one in videos] or [np.empty(0, bool)]),
+            np.concatenate([one.best_overlap for one in videos] or [np.empty(0, np.float32)]),
+            np.concatenate([one.label for one in videos] or [np.empty(0, np.int16)]),
+            np.concatenate([one.seen for one in videos] or [np.empty(0, bool)]),
+        )
 
 
 @kernel

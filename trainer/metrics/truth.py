@@ -25,11 +25,11 @@ class Truth:
     video: Int32[np.ndarray, "T"]
     label: Int16[np.ndarray, "T"]
     first: Int64[np.ndarray, "T"]
-    ptr: Int64[np.ndarray, "T+1"]
+    ptr: Int64[np.ndarray, "bounds"]
     boxes: Float32[np.ndarray, "n 4"]
 
     @classmethod
-    def of(cls, frames: Sequence[int], tubes: Sequence[tuple[int, int, int, Float32[np.ndarray, "length 4"]]]) -> Truth:
+    def of(cls, frames: Sequence[int], tubes: Sequence[tuple[int, int, int, Float32[np.ndarray, "_ 4"]]]) -> Truth:
         """From (video, label, first frame, boxes) of each tube."""
         lengths = [len(boxes) for *_, boxes in tubes]
         return cls(

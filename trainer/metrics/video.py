@@ -27,7 +27,7 @@ class TubeDetections:
     label: Int16[np.ndarray, "T"]
     score: Float32[np.ndarray, "T"]
     first: Int64[np.ndarray, "T"]
-    ptr: Int64[np.ndarray, "T+1"]
+    ptr: Int64[np.ndarray, "bounds"]
     boxes: Float32[np.ndarray, "n 4"]
 
     @classmethod
@@ -100,7 +100,7 @@ class ClassTubes:
     """
 
     rows: Int64[np.ndarray, "n"]
-    pair_ptr: Int64[np.ndarray, "n+1"]
+    pair_ptr: Int64[np.ndarray, "bounds"]
     pairs: Int64[np.ndarray, "m"]
     values: Float32[np.ndarray, "m"]
     positives: int
