@@ -1,0 +1,64 @@
+"""Which windows of a video are clips to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute  # noqa: F401  (pa.compute)
+from jaxtyping import Int16, Int32, Integer
+
+
+@dataclass(frozen=True)
+class ClipIndex:
+    """The valid clips of all videos: row in the videos table, first frame (0-based), number of tubes."""
+
+    video: Int32[np.ndarray, " C"]
+    first_frame: Int32[np.ndarray, " C"]
+    tubes: Int16[np.ndarray, " C"]
+
+
+def valid_clips(
+    frames: int, first_frame: Integer[np.ndarray, " T"], length: Integer[np.ndarray, " T"], K: int, stride: int = 1
+) -> tuple[Int32[np.ndarray, " C"], Int16[np.ndarray, " C"]]:
+    """First frames of one video's valid clips, and how many tubes each has.
+
+    The ACT rule (`MultiframesLayer.setup`): every tube covers all K frames of the clip or none of them, and at least one
+    covers all.
+
+    Args:
+        frames: frames of the video.
+        first_frame, length: of each tube, in frames.
+        K: frames a clip.
+        stride: frames from one window to the next.
+    """
+    start = np.arange(0, max(0, frames - K + 1), stride, dtype=np.int32)
+    begin, end = first_frame.astype(np.int64), first_frame.astype(np.int64) + length
+    inside = (begin[:, None] <= start) & (end[:, None] >= start + K)
+    outside = (begin[:, None] >= start + K) | (end[:, None] <= start)
+    valid = (inside | outside).all(0) & inside.any(0)
+    return start[valid], inside.sum(0, dtype=np.int16)[valid]
+
+
+def index_clips(videos: pa.Table, tubes: pa.Table, K: int, stride: int = 1) -> ClipIndex:
+    """`valid_clips` of every video of a table, in the table's order (schemas in `data_manifests.tables`)."""
+    row_of = {video_id: row for row, video_id in enumerate(videos.column("video_id").to_pylist())}
+    owner = np.array([row_of.get(video_id, -1) for video_id in tubes.column("video_id").to_pylist()], np.int64)
+    first_frame = tubes.column("first_frame").to_numpy()
+    length = pa.compute.list_value_length(tubes.column("boxes")).to_numpy()
+    order = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[order], np.arange(videos.num_rows + 1))
+    rows, starts, counts = [], [], []
+    for row, frames in enumerate(videos.column("frames").to_pylist()):
+        of_video = order[bounds[row] : bounds[row + 1]]
+        start, count = valid_clips(frames, first_frame[of_video], length[of_video], K, stride)
+        rows.append(np.full(len(start), row, np.int32))
+        starts.append(start)
+        counts.append(count)
+    empty = np.zeros(0, np.int32)
+    return ClipIndex(
+        np.concatenate([empty, *rows]),
+        np.concatenate([empty, *starts]),
+        np.concatenate([empty.astype(np.int16), *counts]),
+    )

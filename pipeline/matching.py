@@ -1,0 +1,348 @@
+"""The matching rule: which prior answers for which tube, and the offsets the network shall learn.
+
+Kalogeiton et al. (ICCV 2017), section 3.2; `MatchCuboid` and `EncodeCuboid` of the original. In one rule set:
+
+1. The overlap of a prior and a tube is the mean over the K frames of their IoU.
+2. Greedy bipartite: while some free tube and free prior overlap at all, the pair with the largest overlap is matched.
+3. Every prior left is matched to its best tube, if they overlap by at least `positive_overlap`.
+4. A prior left now whose best overlap is at least `negative_overlap` is ignored, all others are background.
+
+Ties go to the lowest prior, then to the lowest tube. All arithmetic is float32 in the original's order, so that every
+decision and every offset is the original's, bit for bit. The kernels are `no_type_check`, since numba compiles them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numba import njit
+
+from data_manifests.prior_spec import PriorSpec
+from pipeline.priors import make_priors, prior_shapes
+
+LEAST_OVERLAP = np.float32(1e-6)
+"""`MatchCuboid`: overlaps up to here count as none."""
+
+
+@dataclass(frozen=True)
+class MatchRule:
+    """The thresholds and variances (`overlap_threshold`, `neg_overlap`, `variance` of the original's prototxt)."""
+
+    positive_overlap: float = 0.5
+    negative_overlap: float = 0.5
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+
+
+class PriorGrid(NamedTuple):
+    """The priors and the grids they stand on, as the kernels want them.
+
+    Args:
+        boxes: all priors, x1 y1 x2 y2.
+        start: first prior of each layer, and their number at the end.
+        side: cells a side of each layer.
+        step: distance of two cells, in [0, 1] of the image.
+        shape_start: first row of each layer in `shapes`, and their number at the end.
+        shapes: width and height of a cell's priors, in [0, 1].
+    """
+
+    boxes: Float32[np.ndarray, "P 4"]
+    start: Int64[np.ndarray, " layers_and_1"]
+    side: Int64[np.ndarray, " layers"]
+    step: Float32[np.ndarray, " layers"]
+    shape_start: Int64[np.ndarray, " layers_and_1"]
+    shapes: Float32[np.ndarray, "shapes 2"]
+
+
+class Match(NamedTuple):
+    """The matched priors of one clip, ascending, then the ignored ones, ascending.
+
+    `tube` is the row of the clip's boxes, -1 for an ignored prior, whose `loc` is zero.
+    """
+
+    prior: Int64[np.ndarray, " M"]
+    tube: Int64[np.ndarray, " M"]
+    overlap: Float32[np.ndarray, " M"]
+    loc: Float32[np.ndarray, "M K 4"]
+
+
+def prior_grid(spec: PriorSpec) -> PriorGrid:
+    """The priors of a network with their grids."""
+    counts = [layer.grid * layer.grid * layer.priors_per_cell for layer in spec.layers]
+    shapes = [prior_shapes(layer) / np.float32(spec.image_size) for layer in spec.layers]
+    return PriorGrid(
+        make_priors(spec),
+        np.cumsum([0, *counts]).astype(np.int64),
+        np.array([layer.grid for layer in spec.layers], np.int64),
+        np.array([layer.step / spec.image_size for layer in spec.layers], np.float32),
+        np.cumsum([0, *map(len, shapes)]).astype(np.int64),
+        np.concatenate(shapes),
+    )
+
+
+def match_clip(boxes: Float32[np.ndarray, "G K 4"], grid: PriorGrid, rule: MatchRule) -> Match:
+    """Matches one clip.
+
+    Args:
+        boxes: x1 y1 x2 y2 of the clip's G tubes at its K frames, in [0, 1] of the view.
+    """
+    scratch = make_scratch(len(grid.boxes))
+    M = _match(boxes, grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap), scratch)
+    prior, tube, overlap = scratch.prior[:M].copy(), scratch.tube[:M].copy(), scratch.overlap[:M].copy()
+    loc = np.zeros((M, boxes.shape[1], 4), np.float32)
+    _encode(boxes, grid.boxes, prior, tube, np.array(rule.variances, np.float32), loc)
+    return Match(prior, tube, overlap, loc)
+
+
+class Scratch(NamedTuple):
+    """Memory that the kernels reuse from clip to clip; `best` is all -1 between two calls."""
+
+    prior: Int64[np.ndarray, " P"]
+    tube: Int64[np.ndarray, " P"]
+    overlap: Float32[np.ndarray, " P"]
+    best: Int64[np.ndarray, " P"]
+    best_overlap: Float32[np.ndarray, " P"]
+
+
+def make_scratch(P: int) -> Scratch:
+    """Scratch for P priors."""
+    return Scratch(
+        np.empty(P, np.int64), np.empty(P, np.int64), np.empty(P, np.float32), np.full(P, -1), np.empty(P, np.float32)
+    )
+
+
+@njit(cache=True)
+@no_type_check
+def iou(a, b):
+    """`JaccardOverlap` of the original: normalised boxes, no +1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return np.float32(0)
+    inter = width * height
+    size_a = (a[2] - a[0]) * (a[3] - a[1])
+    size_b = (b[2] - b[0]) * (b[3] - b[1])
+    return inter / (size_a + size_b - inter)
+
+
+@njit(cache=True)
+@no_type_check
+def mean_iou(prior, boxes):
+    total = np.float32(0)
+    for k in range(len(boxes)):
+        total += iou(prior, boxes[k])
+    return total / np.float32(len(boxes))
+
+
+@njit(cache=True)
+@no_type_check
+def _reach(low, high, extent, span, step, side):
+    """Cells whose centre c can give a prior of that extent an intersection of `span` or more with some box of a range."""
+    first = np.ceil((low - extent / 2 + span) / step - 0.5 - 1e-3)
+    last = np.floor((high + extent / 2 - span) / step - 0.5 + 1e-3)
+    return max(0, int(first)), min(side - 1, int(last))
+
+
+@njit(cache=True)
+@no_type_check
+def _match(boxes, grid, positive, negative, scratch):
+    """The rule. Fills prior, tube and overlap of the scratch, and returns the number of rows.
+
+    Only priors near a tube are visited: a prior whose mean IoU is at least t has IoU >= t in some frame, so its area is
+    t to 1/t times the box's, and it intersects the box by t times the larger area. A tube whose best prior is below t is
+    searched again with a lower t.
+    """
+    G = len(boxes)
+    lowest = min(positive, negative)
+    touched = 0
+    first_prior = np.full(G, -1)
+    first_overlap = np.zeros(G, np.float32)
+    for g in range(G):
+        t = lowest
+        while True:
+            touched, prior, overlap = _visit(boxes, g, t, lowest, grid, scratch, touched)
+            if overlap >= t or t <= LEAST_OVERLAP:
+                break
+            t = max(t / np.float32(4), LEAST_OVERLAP)
+        if overlap > LEAST_OVERLAP:
+            first_prior[g], first_overlap[g] = prior, overlap
+    if _all_differ(first_prior):
+        bipartite, overlaps = first_prior, first_overlap
+    else:
+        bipartite, overlaps = _bipartite(boxes, grid.boxes)
+
+    matched = 0
+    for i in range(touched):
+        p = scratch.prior[i]
+        if scratch.best_overlap[p] < positive:
+            continue
+        scratch.tube[matched] = p
+        matched += 1
+    rows = np.empty(matched + G, np.int64)
+    rows[:matched] = scratch.tube[:matched]
+    for g in range(G):
+        p = bipartite[g]
+        if p < 0:
+            continue
+        if scratch.best[p] < 0 or scratch.best_overlap[p] < positive:
+            rows[matched] = p
+            matched += 1
+        if scratch.best[p] < 0:
+            scratch.prior[touched] = p
+            touched += 1
+    ignored = np.empty(touched, np.int64)
+    ignores = 0
+    for i in range(touched):
+        p = scratch.prior[i]
+        if scratch.best[p] >= 0 and negative <= scratch.best_overlap[p] < positive and not _contains(bipartite, p):
+            ignored[ignores] = p
+            ignores += 1
+    positives = np.sort(rows[:matched])
+    band = np.sort(ignored[:ignores])
+    best, best_overlap = scratch.best, scratch.best_overlap
+    result_tube = np.empty(matched, np.int64)
+    result_overlap = np.empty(matched, np.float32)
+    for i in range(matched):
+        p = positives[i]
+        result_tube[i], result_overlap[i] = best[p], best_overlap[p]
+        for g in range(G):
+            if bipartite[g] == p:
+                result_tube[i], result_overlap[i] = g, overlaps[g]
+    band_overlap = best_overlap[band]
+    for i in range(touched):
+        best[scratch.prior[i]] = -1
+    for i in range(matched):
+        scratch.prior[i], scratch.tube[i], scratch.overlap[i] = positives[i], result_tube[i], result_overlap[i]
+    for i in range(ignores):
+        scratch.prior[matched + i], scratch.tube[matched + i] = band[i], -1
+        scratch.overlap[matched + i] = band_overlap[i]
+    return matched + ignores
+
+
+@njit(cache=True)
+@no_type_check
+def _visit(boxes, g, t, lowest, grid, scratch, touched):
+    """Visits every prior that can overlap tube g by t; keeps each prior's best tube from `lowest` on, and g's best."""
+    tube = boxes[g]
+    K = len(tube)
+    prior_of_tube, overlap_of_tube = -1, np.float32(0)
+    for layer in range(len(grid.side)):
+        n = grid.shape_start[layer + 1] - grid.shape_start[layer]
+        side, step = grid.side[layer], grid.step[layer]
+        for j in range(n):
+            width, height = grid.shapes[grid.shape_start[layer] + j]
+            area = width * height
+            left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
+            span_x, span_y = np.inf, np.inf
+            for k in range(K):
+                box = tube[k]
+                box_width, box_height = box[2] - box[0], box[3] - box[1]
+                box_area = box_width * box_height
+                if min(area, box_area) < t * max(area, box_area) * 0.999:
+                    continue
+                least = t * max(area, box_area) * 0.999
+                left, right = min(left, box[0]), max(right, box[2])
+                top, bottom = min(top, box[1]), max(bottom, box[3])
+                span_x = min(span_x, least / min(height, box_height))
+                span_y = min(span_y, least / min(width, box_width))
+            if left > right:
+                continue
+            x_first, x_last = _reach(left, right, width, span_x, step, side)
+            y_first, y_last = _reach(top, bottom, height, span_y, step, side)
+            for y in range(y_first, y_last + 1):
+                for x in range(x_first, x_last + 1):
+                    p = grid.start[layer] + (y * side + x) * n + j
+                    overlap = mean_iou(grid.boxes[p], tube)
+                    if overlap > overlap_of_tube or (overlap == overlap_of_tube and 0 <= p < prior_of_tube):
+                        prior_of_tube, overlap_of_tube = p, overlap
+                    if overlap < lowest or overlap <= LEAST_OVERLAP:
+                        continue
+                    if scratch.best[p] < 0:
+                        scratch.prior[touched] = p
+                        touched += 1
+                    elif overlap <= scratch.best_overlap[p]:
+                        continue
+                    scratch.best[p], scratch.best_overlap[p] = g, overlap
+    return touched, prior_of_tube, overlap_of_tube
+
+
+@njit(cache=True)
+@no_type_check
+def _bipartite(boxes, priors):
+    """Step 2 in full, for clips in which two tubes want the same prior."""
+    G, P = len(boxes), len(priors)
+    overlaps = np.empty((G, P), np.float32)
+    for g in range(G):
+        for p in range(P):
+            overlaps[g, p] = mean_iou(priors[p], boxes[g])
+    chosen, chosen_overlap = np.full(G, -1), np.zeros(G, np.float32)
+    best_of, dirty = np.zeros(G, np.int64), np.ones(G, np.bool_)
+    for _ in range(G):
+        largest, prior, tube = LEAST_OVERLAP, -1, -1
+        for g in range(G):
+            if chosen[g] >= 0:
+                continue
+            if dirty[g]:
+                best_of[g], dirty[g] = np.argmax(overlaps[g]), False
+            p = best_of[g]
+            overlap = overlaps[g, p]
+            if overlap > largest or (overlap == largest and 0 <= p < prior):
+                largest, prior, tube = overlap, p, g
+        if prior < 0:
+            break
+        chosen[tube], chosen_overlap[tube] = prior, largest
+        for g in range(G):
+            overlaps[g, prior] = 0
+            dirty[g] = dirty[g] or best_of[g] == prior
+    return chosen, chosen_overlap
+
+
+@njit(cache=True)
+@no_type_check
+def _all_differ(values):
+    for i in range(len(values)):
+        for j in range(i):
+            if values[i] >= 0 and values[i] == values[j]:
+                return False
+    return True
+
+
+@njit(cache=True)
+@no_type_check
+def _contains(values, value):
+    for other in values:  # noqa: SIM110  (numba has no any())
+        if other == value:
+            return True
+    return False
+
+
+@njit(cache=True)
+@no_type_check
+def _encode(boxes, priors, prior, tube, variances, loc):
+    """`EncodeBBox` with CENTER_SIZE for each of the K frames (its logarithm is libm's logf); rows without a tube stay."""
+    two = np.float32(2)
+    for i in range(len(prior)):
+        if tube[i] < 0:
+            continue
+        p = priors[prior[i]]
+        width, height = p[2] - p[0], p[3] - p[1]
+        x, y = (p[0] + p[2]) / two, (p[1] + p[3]) / two
+        for k in range(boxes.shape[1]):
+            b = boxes[tube[i], k]
+            loc[i, k, 0] = ((b[0] + b[2]) / two - x) / width / variances[0]
+            loc[i, k, 1] = ((b[1] + b[3]) / two - y) / height / variances[1]
+            loc[i, k, 2] = np.log((b[2] - b[0]) / width) / variances[2]
+            loc[i, k, 3] = np.log((b[3] - b[1]) / height) / variances[3]
+
+
+def encode(
+    boxes: Float32[np.ndarray, "M K 4"], priors: Float32[np.ndarray, "M 4"], rule: MatchRule
+) -> Float32[np.ndarray, "M K 4"]:
+    """The offsets from each prior to the K boxes beside it, divided by the variances."""
+    loc = np.zeros(boxes.shape, np.float32)
+    rows = np.arange(len(boxes))
+    _encode(boxes, priors, rows, rows, np.array(rule.variances, np.float32), loc)
+    return loc
+
