@@ -89,10 +89,10 @@ def match_clip(boxes: Float32[np.ndarray, "G K 4"], grid: PriorGrid, rule: Match
         boxes: x1 y1 x2 y2 of the clip's G tubes at its K frames, in [0, 1] of the view.
     """
     scratch = make_scratch(len(grid.boxes))
-    M = _match(boxes, grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap), scratch)
+    M = match_rows(boxes, grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap), scratch)
     prior, tube, overlap = scratch.prior[:M].copy(), scratch.tube[:M].copy(), scratch.overlap[:M].copy()
     loc = np.zeros((M, boxes.shape[1], 4), np.float32)
-    _encode(boxes, grid.boxes, prior, tube, np.array(rule.variances, np.float32), loc)
+    encode_rows(boxes, grid.boxes, prior, tube, np.array(rule.variances, np.float32), loc)
     return Match(prior, tube, overlap, loc)
 
 
@@ -147,7 +147,7 @@ def _reach(low, high, extent, span, step, side):
 
 @njit(cache=True)
 @no_type_check
-def _match(boxes, grid, positive, negative, scratch):
+def match_rows(boxes, grid, positive, negative, scratch):
     """The rule. Fills prior, tube and overlap of the scratch, and returns the number of rows.
 
     Only priors near a tube are visited: a prior whose mean IoU is at least t has IoU >= t in some frame, so its area is
@@ -320,7 +320,7 @@ def _contains(values, value):
 
 @njit(cache=True)
 @no_type_check
-def _encode(boxes, priors, prior, tube, variances, loc):
+def encode_rows(boxes, priors, prior, tube, variances, loc):
     """`EncodeBBox` with CENTER_SIZE for each of the K frames (its logarithm is libm's logf); rows without a tube stay."""
     two = np.float32(2)
     for i in range(len(prior)):
@@ -343,6 +343,6 @@ def encode(
     """The offsets from each prior to the K boxes beside it, divided by the variances."""
     loc = np.zeros(boxes.shape, np.float32)
     rows = np.arange(len(boxes))
-    _encode(boxes, priors, rows, rows, np.array(rule.variances, np.float32), loc)
+    encode_rows(boxes, priors, rows, rows, np.array(rule.variances, np.float32), loc)
     return loc
 

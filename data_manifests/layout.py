@@ -1,0 +1,3 @@
+"""The store's layout."""
+
+IGNORED = 255
