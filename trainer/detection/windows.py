@@ -1,0 +1,40 @@
+"""Each frame through the backbone once, the heads over every K consecutive frames.
+
+A frame's maps do not depend on its place in the clip, so a clip shares K - 1 of its K frames' maps with the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from trainer.model import ActNet
+
+
+@torch.no_grad()
+def sliding_heads(
+    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], *, windows: int = 8
+) -> Iterator[tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]]:
+    """Offsets and logits of a video's clips 0, 1, 2, ... in batches of at most `windows`.
+
+    Memory is bounded by one block of frames and K - 1 frames' maps, however long the video is. What comes out depends
+    on how the frames are cut into blocks by no more than float32's rounding.
+
+    Args:
+        model: in evaluation mode, on the device of the blocks.
+        blocks: the video's frames in order, resized to the network's input, RGB.
+    """
+    K = model.K
+    held: list[Tensor] = []
+    for block in blocks:
+        maps = model.features(model.normalise(block))
+        if held:
+            maps = [torch.cat((old, new)) for old, new in zip(held, maps, strict=True)]
+        clips = len(maps[0]) - K + 1
+        for first in range(0, clips, windows):
+            count = min(windows, clips - first)
+            yield model.heads([m[first : first + count + K - 1].unfold(0, K, 1).movedim(-1, 1) for m in maps])
+        held = [m[max(clips, 0) :].clone() for m in maps]

@@ -1,0 +1,122 @@
+"""What was found in one video, as one file: written whole or not at all, and never taken for another checkpoint's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_manifests.errors import InputError
+from trainer.detection.link import Tubes
+from trainer.detection.tubelets import FrameDetections
+from trainer.metrics.figures import VideoFindings
+from trainer.metrics.frame import BoxFindings
+from trainer.metrics.protocol import Protocol
+from trainer.model import ActNet
+
+FORMAT_VERSION = 1
+_PARTS: dict[str, type] = {"detections": FrameDetections, "tubes": Tubes, "boxes": BoxFindings}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What detections come from. Two files of equal origin hold equal detections.
+
+    Args:
+        weights: digest of the network's weights.
+        store: digest of the store that the frames and the ground truth were read from.
+        found_by: the settings of the protocol that decide detections and tubes.
+    """
+
+    weights: str
+    store: str
+    found_by: str
+
+    @classmethod
+    def of(cls, model: ActNet, store_digest: str, protocol: Protocol) -> Origin:
+        settings = protocol.fields()
+        deciding = {name: settings[name] for name in ("link", "frame_overlap", "detection", "links")}
+        return cls(weights_digest(model), store_digest, json.dumps(deciding, sort_keys=True))
+
+
+def weights_digest(model: ActNet) -> str:
+    """sha256 over the names, shapes and bytes of all weights: the same for a checkpoint, whatever else its file
+    carries.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def place_of(folder: Path, video_id: str) -> Path:
+    """`folder/Class/name.npz`."""
+    return folder / f"{video_id}.npz"
+
+
+def write_findings(folder: Path, video_id: str, findings: VideoFindings, origin: Origin) -> None:
+    """Writes one video's findings under a temporary name, flushes them, and moves them into place.
+
+    The bytes depend on the findings and the origin alone. Plain `numpy.load` opens the file.
+    """
+    path = place_of(folder, video_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"version": FORMAT_VERSION, "video": video_id} | vars(origin)
+    arrays = {"header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)}
+    for part in _PARTS:
+        value = getattr(findings, part)
+        arrays |= {f"{part}.{field.name}": getattr(value, field.name) for field in fields(value)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_findings(folder: Path, video_id: str, origin: Origin) -> VideoFindings | None:
+    """One video's findings; None if they were not written yet.
+
+    Raises:
+        InputError: the file is damaged, or of another checkpoint, store or protocol.
+    """
+    path = place_of(folder, video_id)
+    if not path.exists():
+        return None
+    again = f"remove {path}, then run the same command again: only that video is computed anew"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            arrays = {name: archive[name] for name in archive.files if name != "header"}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+        raise InputError(
+            f"the detections file {path} is damaged", found=str(error), wanted="a whole .npz file", todo=again
+        ) from error
+    wanted = {"version": FORMAT_VERSION, "video": video_id} | vars(origin)
+    for name, value in wanted.items():
+        if header.get(name) != value:
+            raise InputError(
+                f"the detections file {path} is not of this evaluation: its {name} differs",
+                found=str(header.get(name)),
+                wanted=str(value),
+                todo="give another --out, or remove that folder",
+            )
+    parts = {
+        part: kind(**{field.name: arrays[f"{part}.{field.name}"] for field in fields(kind)})
+        for part, kind in _PARTS.items()
+    }
+    return VideoFindings(parts["detections"], parts["tubes"], parts["boxes"])
