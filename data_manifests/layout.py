@@ -1,3 +1,154 @@
-"""The store's layout."""
+"""The store's layout: names, types and checksums of everything in it (FORMAT.md says it in prose)."""
 
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from data_manifests.errors import InputError
+from data_manifests.prior_spec import PriorLayer, PriorSpec
+
+FORMAT_VERSION = 1
 IGNORED = 255
+"""The label of a prior that is neither positive nor background."""
+
+MANIFEST = "manifest.json"
+ROOT = "zarr.json"
+PRIORS = "priors"
+TABLES = {"videos": "tables/videos.parquet", "tubes": "tables/tubes.parquet"}
+CHUNK_BYTES = 256 * 1024
+
+ARRAYS: dict[str, tuple[str, str]] = {
+    "frames/bytes": ("uint8", "(B,) every frame once, one encoded image after another"),
+    "frames/offsets": ("int64", "(F + 1,) frame f is bytes[offsets[f]:offsets[f + 1]]"),
+    "frames/crc32c": ("uint32", "(F,) of the frame's bytes, salted"),
+    "clips/video": ("int32", "(C,) row in the shard's videos.parquet"),
+    "clips/first_row": ("int64", "(C,) frame row of the clip's first frame"),
+    "clips/first_frame": ("int32", "(C,) the same frame, counted in its video"),
+    "clips/tubes": ("int16", "(C,) tubes that cover the clip"),
+    "views/rectangle": ("int16", "(C, 1 + V, 4) x0 y0 x1 y1 in native pixels"),
+    "views/mirrored": ("uint8", "(C, 1 + V)"),
+    "views/sampler": ("uint8", "(C, 1 + V)"),
+    "views/kept": ("uint64", "(C, 1 + V) bit i: the clip's i-th tube is in the view"),
+    "targets/offsets": ("int64", "(C * (1 + V) + 1,) row r = clip * (1 + V) + view has targets offsets[r]:offsets[r + 1]"),
+    "targets/prior": ("uint16", "(M,)"),
+    "targets/label": ("uint8", "(M,) class + 1, or 255: ignored"),
+    "targets/tube": ("uint8", "(M,) tube in its video, 255: none"),
+    "targets/overlap": ("float32", "(M,)"),
+    "targets/loc": ("float32", "(M, K, 4) encoded offsets"),
+    "targets/crc32c": ("uint32", "(C * (1 + V),) of the row's view and targets, salted"),
+}
+"""Every array of a shard: its type, and its shape and meaning."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a store's content, beside the annotations and the videos.
+
+    Args:
+        dataset, title, classes, mirrored: of the dataset's card.
+        K, stride, views, seed: of the build.
+        positive_overlap, negative_overlap, variances: the matching rule.
+        frames: `jpeg:QUALITY` or `raw`.
+        max_side: frames with a longer side were shrunk to it; None keeps all.
+        priors: of the network.
+    """
+
+    dataset: str
+    title: str
+    classes: tuple[str, ...]
+    mirrored: tuple[int, ...]
+    K: int
+    stride: int
+    views: int
+    seed: int
+    positive_overlap: float
+    negative_overlap: float
+    variances: tuple[float, float, float, float]
+    frames: str
+    max_side: int | None
+    priors: PriorSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the attributes of the store's root."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Settings:
+        """The inverse of `to_json`; KeyError and TypeError tell a field that is missing or unknown."""
+        spec = raw["priors"]
+        layers = tuple(PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in spec["layers"])
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+        return cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal settings and format version, and for no others."""
+        return digest({"format_version": FORMAT_VERSION, **self.to_json()})
+
+
+def digest(content: Any) -> str:
+    """sha256 of a JSON value's canonical text."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def differing(ours: Settings, theirs: Settings) -> list[str]:
+    """`name: ours, theirs` of the fields in which two settings differ."""
+    pairs = ((f.name, getattr(ours, f.name), getattr(theirs, f.name)) for f in dataclasses.fields(ours))
+    return [f"{name}: {a} / {b}" for name, a, b in pairs if a != b]
+
+
+def salt(shard: str, row: int) -> int:
+    """What a row's checksum starts from, so that a row in another row's or shard's place is seen."""
+    return google_crc32c.value(f"{shard}:{row}".encode())
+
+
+def frame_crc32c(shard: str, row: int, encoded: bytes) -> int:
+    """Checksum of frame row `row`."""
+    return google_crc32c.extend(salt(shard, row), encoded)
+
+
+def view_crc32c(
+    shard: str,
+    row: int,
+    clip: tuple[int, int, int],
+    rectangle: np.ndarray,
+    mirrored: int,
+    sampler: int,
+    kept: int,
+    targets: tuple[np.ndarray, ...],
+) -> int:
+    """Checksum of view row `row`: of its clip (video, first row, first frame), its view, and its targets.
+
+    Args:
+        targets: the row's prior, label, tube, overlap and loc.
+    """
+    head = np.array([*clip, *rectangle, mirrored, sampler], np.int64).tobytes() + int(kept).to_bytes(8, "little")
+    return google_crc32c.extend(salt(shard, row), head + b"".join(part.tobytes() for part in targets))
+
+
+def file_crc32c(path: Path) -> int:
+    """Checksum of a whole file."""
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = google_crc32c.extend(crc, block)
+    return crc
+
+
+def check_version(version: object, where: str) -> None:
+    """Raises InputError unless a store of this version can be read."""
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{where} has another format version",
+            found=str(version),
+            wanted=str(FORMAT_VERSION),
+            todo="build it again with this version of tubelets, or read it with the one that made it",
+        )

@@ -1,0 +1,178 @@
+"""The pipeline's command line. Each command imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    pass
+
+_HERE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Turns annotated videos into a store of frames and encoded targets, once, offline.
+
+    \b
+    python -m pipeline plan    --dataset ucf101 --root ~/ucf101
+    python -m pipeline build   --dataset ucf101 --root ~/ucf101 --store stores/ucf101
+    python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --png clip.png
+    python -m pipeline verify  stores/ucf101 --deep
+    """
+
+
+def _what_to_build(command: Any) -> Any:
+    """The options that `plan` and `build` share: all that decides a store's content."""
+    options = [
+        click.option("--dataset", required=True, help="ucf101, demo, or the path of a card (.toml)."),
+        click.option("--root", type=_HERE, help="Folder of the videos and annotations (demo: made there)."),
+        click.option("--split", type=click.Choice(["train", "test"]), help="Only this split. [default: all]"),
+        click.option("--train-list", type=_HERE, help="File of video ids, one a line: only these training videos."),
+        click.option("--clip-length", "K", default=6, show_default=True, help="K, frames a clip."),
+        click.option("--stride", default=1, show_default=True, help="Frames from one clip to the next."),
+        click.option("--views", default=8, show_default=True, help="Augmented views a clip, besides the whole frame."),
+        click.option("--seed", default=0, show_default=True, help="Decides the views."),
+        click.option("--positive-overlap", default=0.5, show_default=True, help="Priors from here on match a tube."),
+        click.option(
+            "--negative-overlap", default=0.5, show_default=True, help="Unmatched priors from here on are ignored."
+        ),
+        click.option("--frames", default="jpeg:95", show_default=True, help="jpeg:QUALITY or raw (lossless)."),
+        click.option("--max-side", type=int, help="Shrink frames whose longer side is larger, boxes along."),
+        click.option(
+            "--missing",
+            type=click.Choice(["error", "skip"]),
+            default="error",
+            show_default=True,
+            help="Videos that are not there.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_what_to_build
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--workers", default=0, help="Processes the time is estimated for. [default: all cores]")
+def plan(as_json: bool, workers: int, **options: Any) -> None:
+    """Says what a build would make, from annotations and lists only: no video need be there."""
+    from pipeline.summary import print_plan
+
+    workers = workers or _cores()
+    planned, _, _ = _make_plan(options, look_for_videos=False)
+    if as_json:
+        click.echo(json.dumps(planned.to_json(workers), indent=1))
+    else:
+        print_plan(planned, workers)
+
+
+@cli.command()
+@_what_to_build
+@click.option("--store", required=True, type=_HERE, help="Folder of the store.")
+@click.option("--workers", default=0, help="Processes. [default: all cores]")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
+    """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there."""
+    from pipeline.build import build as build_store
+    from pipeline.build import present_manifest
+    from pipeline.summary import build_progress, print_report
+
+    planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
+    with build_progress(quiet or not sys.stderr.isatty()) as progress:
+        report = build_store(planned, card, root, store, workers=workers or _cores(), progress=progress)
+    print_report(report, store)
+
+
+@cli.command()
+@click.argument("store", type=_HERE)
+@click.option("--clip", help="VIDEO_ID:FIRST_FRAME, to draw.")
+@click.option("--view", default=0, show_default=True, help="Which view of the clip; 0 is the whole frame.")
+@click.option("--png", type=_HERE, help="Where to draw the clip.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def inspect(store: Path, clip: str | None, view: int, png: Path | None, as_json: bool) -> None:
+    """Says what is in a store; draws a clip's frames with its tubes and matched priors."""
+    from pipeline.inspect import describe_store, draw_clip, find_clip
+    from pipeline.summary import print_store
+
+    if clip is None:
+        described = describe_store(store)
+        click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
+        return
+    if png is None:
+        raise InputError("--clip draws a picture", wanted="--png FILE", todo="say where to draw it")
+    draw_clip(find_clip(store, clip, view), png)
+    click.echo(f"drew {clip}, view {view}, to {png}")
+
+
+def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any = None) -> tuple[Plan, Any, Path]:
+    from data_manifests.card import load_card
+    from data_manifests.layout import Settings
+    from pipeline.matching import MatchRule
+    from pipeline.plan import make_plan
+
+    card = load_card(options["dataset"])
+    root = options["root"]
+    if card.name == "demo":
+        from pipeline.demo import make_demo
+
+        root = root or Path("data/demo")
+        make_demo(root)
+    if root is None:
+        raise InputError("--root is missing", wanted=f"the folder of {card.title}", todo="add --root DIR")
+    settings = Settings(
+        dataset=card.name,
+        title=card.title,
+        classes=card.classes,
+        mirrored=card.mirrored,
+        **{name: options[name] for name in ("K", "stride", "views", "seed", "positive_overlap", "negative_overlap")},
+        variances=MatchRule().variances,
+        frames=_codec(options["frames"]),
+        max_side=options["max_side"],
+        priors=card.priors,
+    )
+    _check(settings)
+    planned = make_plan(
+        card,
+        root,
+        settings,
+        split=options["split"],
+        train_list=options["train_list"],
+        missing=options["missing"] if look_for_videos else None,
+        present=present,
+    )
+    return planned, card, root
+
+
+def _codec(text: str) -> str:
+    name, _, quality = text.partition(":")
+    if text == "raw" or (name == "jpeg" and quality.isdigit() and 1 <= int(quality) <= 100):
+        return text
+    raise InputError(f"--frames {text}", wanted="jpeg:1 to jpeg:100, or raw", todo="use jpeg:95")
+
+
+def _check(settings: Any) -> None:
+    limits = {"K": (1, 16), "stride": (1, 1000), "views": (0, 254), "positive_overlap": (0, 1), "negative_overlap": (0, 1)}
+    for name, (least, most) in limits.items():
+        if not least <= getattr(settings, name) <= most:
+            option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
+            raise InputError(f"--{option} {getattr(settings, name)}", wanted=f"{least} to {most}", todo="change it")
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    """Console entry point."""
+    run_command_line(lambda: cli.main(prog_name="python -m pipeline", standalone_mode=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""What a build will make: which videos in which shards, how many clips, how large. A pure function of its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_manifests.card import Card
+from data_manifests.errors import InputError
+from data_manifests.layout import Settings
+from data_manifests.manifest import Manifest, ShardRecord
+from pipeline.annotations import Annotations, read_annotations, read_ids
+from pipeline.clips import ClipIndex, index_clips
+
+FRAMES_PER_SHARD = 4096
+"""About 75 MB of JPEG frames at 320 x 240."""
+
+BYTES_PER_PIXEL = {"jpeg": 0.245, "raw": 3.0}
+"""Of a stored frame: measured on the 65 real videos at quality 95."""
+BYTES_PER_VIEW = 960.0
+"""Of a stored view with its targets at K = 6: measured on UCF101-24's annotations."""
+FRAMES_PER_SECOND = 900.0
+VIEWS_PER_SECOND = 12_000.0
+"""Rates of one process, for the estimate of the time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `build` will do.
+
+    Args:
+        settings: all that decides the content.
+        annotations: of the whole dataset.
+        videos: the planned rows of its videos table, with paths below the root ("" where no video was looked for).
+        clips: index of their clips, by row of `videos`.
+        shards: by name, in order; those the store already has are not among them.
+        skipped: videos that are not there, and the places looked at.
+    """
+
+    settings: Settings
+    annotations: Annotations
+    videos: pa.Table
+    clips: ClipIndex
+    shards: dict[str, ShardRecord]
+    skipped: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Estimated size of the store."""
+        codec = self.settings.frames.split(":")[0]
+        pixels = (self.videos["width"].to_numpy().astype(np.int64) * self.videos["height"].to_numpy())
+        frames = float((pixels * self.videos["frames"].to_numpy()).sum()) * BYTES_PER_PIXEL[codec]
+        views = len(self.clips.video) * (1 + self.settings.views)
+        return int(frames + views * BYTES_PER_VIEW * (8 + 16 * self.settings.K) / 104)
+
+    def seconds(self, workers: int) -> float:
+        """Estimated time to build it."""
+        views = len(self.clips.video) * (1 + self.settings.views)
+        frames = float(self.videos["frames"].to_numpy().sum())
+        return (frames / FRAMES_PER_SECOND + views / VIEWS_PER_SECOND) / workers
+
+    def counts(self, split: str) -> dict[str, Any]:
+        """Videos, windows, clips, pairs and clips with two tubes or more, also by class (of a video's folder)."""
+        rows = np.flatnonzero(self.videos["split"].to_numpy(zero_copy_only=False) == split)
+        of_split = np.isin(self.clips.video, rows)
+        K, frames = self.settings.K, self.videos["frames"].to_numpy()[rows]
+        windows = np.maximum(0, (frames - K) // self.settings.stride + 1)
+        owner = {video_id: row for row, video_id in enumerate(self.videos["video_id"].to_pylist())}
+        labels = np.full(self.videos.num_rows, -1)
+        tubes = np.zeros(self.videos.num_rows, np.int64)
+        table = self.annotations.tubes
+        for video_id, label in zip(table["video_id"].to_pylist(), table["label"].to_pylist(), strict=True):
+            if (row := owner.get(video_id)) is not None:
+                labels[row] = label if labels[row] < 0 else labels[row]
+                tubes[row] += 1
+        per_class = {}
+        for label, name in enumerate(self.settings.classes):
+            of_class = rows[labels[rows] == label]
+            clips = np.isin(self.clips.video, of_class)
+            per_class[name] = {
+                "videos": len(of_class),
+                "tubes": int(tubes[of_class].sum()),
+                "clips": int(clips.sum()),
+                "pairs": int(self.clips.tubes[clips].sum(dtype=np.int64)),
+                "clips_ge2": int((self.clips.tubes[clips] >= 2).sum()),
+            }
+        return {
+            "videos": len(rows),
+            "windows": int(windows.sum()),
+            "clips": int(of_split.sum()),
+            "pairs": int(self.clips.tubes[of_split].sum(dtype=np.int64)),
+            "clips_with_2_or_more_gt": int((self.clips.tubes[of_split] >= 2).sum()),
+            "tubes_shorter_than_K": self._short_tubes(rows),
+            "per_class": per_class,
+        }
+
+    def _short_tubes(self, rows: np.ndarray) -> int:
+        ids = pc.take(self.videos["video_id"], pa.array(rows))
+        tubes = self.annotations.tubes.filter(pc.is_in(self.annotations.tubes["video_id"], ids))
+        return int(pc.sum(pc.less(pc.list_value_length(tubes["boxes"]), self.settings.K)).as_py() or 0)
+
+    def to_json(self, workers: int) -> dict[str, Any]:
+        """For machines; the counts stand under the splits' names, `train_videos` and `test_videos`."""
+        splits = self.videos["split"].unique().to_pylist()
+        return {
+            "dataset": self.settings.dataset,
+            "settings_digest": self.settings.digest,
+            **{f"{split}_videos": self.counts(split) for split in splits},
+            "shards": len(self.shards),
+            "estimate": {"bytes": self.bytes, "seconds": round(self.seconds(workers), 1), "workers": workers},
+            "oddities": [
+                {"rule": o.rule, "meaning": o.meaning, "count": o.count, "examples": list(o.examples)}
+                for o in self.annotations.oddities
+            ],
+            "skipped": self.skipped,
+        }
+
+
+def make_plan(
+    card: Card,
+    root: Path,
+    settings: Settings,
+    *,
+    split: str | None = None,
+    train_list: Path | None = None,
+    missing: str | None = "error",
+    present: Manifest | None = None,
+) -> Plan:
+    """Reads the annotations and lays out the shards.
+
+    Videos stand in the order of their ids; a shard takes whole videos of one split until it has `FRAMES_PER_SHARD`.
+
+    Args:
+        split: only this one; None for all.
+        train_list: a file of video ids; of the training videos only these.
+        missing: what to do when a video is not there: `error`, `skip`, or None to not look.
+        present: manifest of the store to be built, whose videos are not planned again.
+
+    Raises:
+        InputError: as `read_annotations`; a video is missing; or nothing is left to build a store from.
+    """
+    annotations = read_annotations(card, root)
+    videos = annotations.videos
+    if split is not None:
+        videos = videos.filter(pc.equal(videos["split"], split))
+    if train_list is not None:
+        listed = read_ids(train_list, set(annotations.videos["video_id"].to_pylist()))
+        wanted = pc.or_(pc.not_equal(videos["split"], "train"), pc.is_in(videos["video_id"], pa.array(listed)))
+        videos = videos.filter(wanted)
+    skipped: dict[str, str] = {}
+    if missing is not None:
+        videos, skipped = _find_videos(videos, card, root, missing)
+    if not videos.num_rows:
+        raise InputError(
+            f"no video of {card.name} to build from below {root}",
+            found=f"{len(skipped)} listed, none of them there" if skipped else "none listed in that split",
+            wanted="videos at " + " or ".join(card.video_places),
+            todo="put them there, or check --root, --split and --train-list",
+        )
+    taken = {video_id for record in present.shards.values() for video_id in record.videos} if present else set()
+    shards = _lay_out(videos, taken, present.shards if present else {})
+    return Plan(settings, annotations, videos, index_clips(videos, annotations.tubes, settings.K, settings.stride), shards, skipped)
+
+
+def _find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
+    paths, skipped = [], {}
+    for video_id in videos["video_id"].to_pylist():
+        places = [place.format(video_id=video_id) for place in card.video_places]
+        path = next((place for place in places if (root / place).exists()), None)
+        if path is None and missing == "error":
+            raise InputError(
+                f"video {video_id} is not below {root}",
+                wanted="one of " + ", ".join(places),
+                todo="put it there, or build with --missing skip",
+            )
+        if path is None:
+            skipped[video_id] = "not there"
+        paths.append(path or "")
+    videos = videos.set_column(videos.schema.get_field_index("path"), "path", pa.array(paths, pa.string()))
+    return videos.filter(pc.not_equal(videos["path"], "")), skipped
+
+
+def _lay_out(videos: pa.Table, taken: set[str], present: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
+    shards: dict[str, ShardRecord] = {}
+    rows = zip(videos["video_id"].to_pylist(), videos["split"].to_pylist(), videos["frames"].to_pylist(), strict=True)
+    filling: dict[str, tuple[list[str], int]] = {}
+    number = {split: sum(record.split == split for record in present.values()) for split in ("train", "test")}
+
+    def close(split: str) -> None:
+        shards[f"{split}-{number[split]:05d}"] = ShardRecord(split, tuple(filling.pop(split)[0]))
+        number[split] += 1
+
+    for video_id, split, frames in rows:
+        if video_id in taken:
+            continue
+        ids, total = filling.get(split, ([], 0))
+        filling[split] = ([*ids, video_id], total + frames)
+        if total + frames >= FRAMES_PER_SHARD:
+            close(split)
+    for split in sorted(filling):
+        close(split)
+    return shards

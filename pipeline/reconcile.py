@@ -1,0 +1,84 @@
+"""Annotations meet the decoded video: frame counts and sizes are reconciled by named rules, or the video is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from data_manifests.errors import InputError
+
+RULES = {
+    "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
+    "scaled-boxes": "the video has another size than the boxes were drawn in: boxes are scaled along",
+}
+
+
+@dataclass(frozen=True)
+class Tube:
+    """One tube of a video: its index there, class, first frame, and x1 y1 x2 y2 a frame in pixels."""
+
+    index: int
+    label: int
+    first_frame: int
+    boxes: Float32[np.ndarray, "frames 4"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came out of a video file."""
+
+    frames: int
+    width: int
+    height: int
+    decoder: str
+
+
+def reconcile(
+    video_id: str,
+    tubes: list[Tube],
+    decoded: Decoded,
+    *,
+    annotated_frames: int | None,
+    box_size: tuple[int, int],
+) -> tuple[list[Tube], tuple[str, ...]]:
+    """The tubes in frames and pixels of the decoded video, and the names of the rules applied.
+
+    Args:
+        annotated_frames: None where the annotation format does not count frames.
+        box_size: width and height that the boxes were drawn in.
+
+    Raises:
+        InputError: the counts differ in another way than a rule explains, or a tube reaches past the video's end.
+    """
+    rules = []
+    if annotated_frames is not None and decoded.frames != annotated_frames:
+        if decoded.decoder == "images" or decoded.frames != annotated_frames - 1:
+            raise InputError(
+                f"video {video_id} has another number of frames than its annotations",
+                found=f"{decoded.frames} decoded frames ({decoded.decoder})",
+                wanted=f"{annotated_frames}",
+                todo="replace the file, or take the video out of the lists",
+            )
+        rules.append("packed-b-frames")
+        tubes = [moved for tube in tubes if len((moved := _one_frame_earlier(tube)).boxes)]
+    for tube in tubes:
+        if tube.first_frame + len(tube.boxes) > decoded.frames:
+            raise InputError(
+                f"video {video_id} ends before its tube {tube.index}",
+                found=f"{decoded.frames} decoded frames",
+                wanted=f"at least {tube.first_frame + len(tube.boxes)}",
+                todo="replace the file, or mend the annotations",
+            )
+    if (decoded.width, decoded.height) != box_size:
+        rules.append("scaled-boxes")
+        scale = np.array([decoded.width / box_size[0], decoded.height / box_size[1]] * 2, np.float32)
+        tubes = [replace(tube, boxes=tube.boxes * scale) for tube in tubes]
+    return tubes, tuple(rules)
+
+
+def _one_frame_earlier(tube: Tube) -> Tube:
+    if tube.first_frame > 0:
+        return replace(tube, first_frame=tube.first_frame - 1)
+    return replace(tube, boxes=tube.boxes[1:])
