@@ -1,0 +1,151 @@
+"""Streams a rank's share of every global batch, in the run's order, from any step on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data_manifests.errors import InputError
+from data_manifests.layout import IGNORED
+from trainer.data.batch import Batch
+from trainer.data.order import sample_at
+from trainer.data.reader import Sample, Store
+from trainer.data.resample import resample
+
+Resampled = tuple[np.ndarray, Sample]
+
+
+class Loader:
+    """Batches of one rank.
+
+    A global batch is `global_batch` consecutive positions of the order; rank r of w takes the r-th of its w equal runs.
+
+    Args:
+        store: path of the store.
+        split: whose clips to stream.
+        seed: of the order.
+        global_batch: clips a step, over all ranks; a multiple of `ranks`.
+        rank, ranks: which share.
+        start: the first step.
+        workers: processes that read; 0 reads in this one.
+        pin: whether batches lie in page-locked memory.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        *,
+        split: str,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        ranks: int = 1,
+        start: int = 0,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        if global_batch % ranks:
+            raise InputError(
+                f"a batch of {global_batch} clips on {ranks} ranks",
+                wanted="a multiple of the number of ranks",
+                todo="change --batch, or the number of processes",
+            )
+        order = _Order(seed, global_batch, rank, ranks, start)
+        self._batches = DataLoader(
+            _Views(store, split, seed),
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_single_threaded,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Endless.
+
+        Raises:
+            InputError: a sample cannot be read, naming it; also from a worker.
+        """
+        for batch in self._batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+class _Order(Sampler[list[int]]):
+    """Positions of a rank's share, step by step."""
+
+    def __init__(self, seed: int, global_batch: int, rank: int, ranks: int, start: int) -> None:
+        self.seed, self.global_batch, self.start = seed, global_batch, start
+        share = global_batch // ranks
+        self.places = range(rank * share, (rank + 1) * share)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        while True:
+            yield [step * self.global_batch + place for place in self.places]
+            step += 1
+
+
+class _Views(Dataset[Resampled | InputError]):
+    """Position to a clip's resampled view. Each process opens the store for itself."""
+
+    def __init__(self, path: Path, split: str, seed: int) -> None:
+        self.path, self.split, self.seed = path, split, seed
+        self._store: Store | None = None
+
+    def __getitem__(self, position: int) -> Resampled | InputError:
+        try:
+            if self._store is None:
+                self._store = Store.open(self.path, self.split)
+            store = self._store
+            place = sample_at(self.seed, position, store.clips, store.settings.views)
+            sample = store.sample(place.clip, place.view)
+        except InputError as error:  # carried home as a value: a worker's traceback helps nobody
+            return error
+        size = store.settings.priors.image_size
+        return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
+
+
+def _single_threaded(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def collate(resampled: Sequence[Resampled | InputError]) -> Batch | InputError:
+    """A batch of views and their targets, or the first error among them."""
+    views: list[Resampled] = []
+    for item in resampled:
+        if isinstance(item, InputError):
+            return item
+        views.append(item)
+    samples = [sample for _, sample in views]
+    counts = [int((sample.targets.label != IGNORED).sum()) for sample in samples]
+    ignored = [len(sample.targets.label) - count for sample, count in zip(samples, counts, strict=True)]
+
+    def positive(name: str, dtype: type) -> torch.Tensor:
+        parts = [getattr(s.targets, name)[:n] for s, n in zip(samples, counts, strict=True)]
+        return torch.from_numpy(np.concatenate(parts).astype(dtype))
+
+    places = np.arange(len(samples))
+    return Batch(
+        frames=torch.from_numpy(np.stack([frames for frames, _ in views])),
+        sample=torch.from_numpy(np.repeat(places, counts)),
+        prior=positive("prior", np.int64),
+        label=positive("label", np.int64),
+        loc=positive("loc", np.float32),
+        ignored_sample=torch.from_numpy(np.repeat(places, ignored)),
+        ignored_prior=torch.from_numpy(
+            np.concatenate([s.targets.prior[n:] for s, n in zip(samples, counts, strict=True)]).astype(np.int64)
+        ),
+        positives=tuple(counts),
+        clips=tuple((s.video_id, s.first_frame, s.view) for s in samples),
+    )
