@@ -89,6 +89,11 @@ class Settings:
         return cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
 
     @property
+    def image_size(self) -> int:
+        """Side of the network's input, pixels."""
+        return self.priors.image_size
+
+    @property
     def digest(self) -> str:
         """Equal for equal settings and format version, and for no others."""
         return digest({"format_version": FORMAT_VERSION, **self.to_json()})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -22,7 +22,6 @@ import torch.distributed as dist
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError, run_command_line
-from data_manifests.tables import boxes_of
 from trainer.checkpoint import load_model
 from trainer.data.reader import Store
 from trainer.data.resample import resample
@@ -42,33 +41,45 @@ from trainer.pictures import draw_pictures
 _calls = itertools.count()
 
 
+def open_store(path: Path, split: str | None) -> tuple[Store, str]:
+    """The videos to score: those of `split`; without one, the test videos, or all if the store has none. With the
+    split's name.
+    """
+    if split:
+        return Store.open(path, split), split
+    store = Store.open(path)
+    table = store.tables["videos"]
+    split_of = dict(zip(table["video_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+    there = {split_of[video.video_id] for video in store.videos}
+    if "test" in there and len(there) > 1:
+        return Store.open(path, "test"), "test"
+    return store, ", ".join(sorted(there))
+
+
 def truth_of(store: Store) -> Truth:
-    """The ground truth of all videos of a store, in the order of its `videos` table."""
-    place = {name: i for i, name in enumerate(store.videos.column("video_id").to_pylist())}
-    tubes = store.tubes
-    names, labels = tubes.column("video_id").to_pylist(), tubes.column("label").to_pylist()
-    firsts = tubes.column("first_frame").to_pylist()
-    rows = sorted((row for row in range(len(names)) if names[row] in place), key=lambda row: place[names[row]])
-    return Truth.of(
-        store.videos.column("frames").to_pylist(),
-        [(place[names[row]], labels[row], firsts[row], boxes_of(tubes, row)) for row in rows],
-    )
+    """The ground truth of a store's videos, in their order."""
+    tubes = [
+        (place, tube.label, tube.first_frame, tube.boxes)
+        for place, video in enumerate(store.videos)
+        for tube in store.tubes(video.video_id)
+    ]
+    return Truth.of([video.frames for video in store.videos], tubes)
 
 
 def check_fit(model: ActNet, store: Store) -> None:
     """Raises InputError if the network is not one for this store's classes, K or priors."""
-    todo = "evaluate it on a store built with its own settings, or give the checkpoint that was trained on this one"
+    settings = store.settings
     for what, found, wanted in (
-        ("frames a clip (K)", model.K, store.meta.K),
-        ("classes", model.classes, len(store.meta.classes)),
-        ("priors", model.spec.priors, len(store.priors)),
+        ("frames a clip (K)", model.K, settings.K),
+        ("classes", model.classes, len(settings.classes)),
+        ("priors", model.spec, settings.priors),
     ):
         if found != wanted:
             raise InputError(
                 f"the checkpoint and the store differ in their {what}",
                 found=f"{found} in the checkpoint",
                 wanted=f"{wanted}, the store's",
-                todo=todo,
+                todo="evaluate it on a store built with its own settings, or give the checkpoint trained on this one",
             )
 
 
@@ -107,22 +118,19 @@ class _Ranks:
         return box[0]
 
 
-def _find(detector: Detector, store: Store, row: int, truth: Truth, protocol: Protocol) -> VideoFindings:
-    video = {name: store.videos.column(name)[row].as_py() for name in ("video_id", "frames", "width", "height")}
-    size = store.meta.image_size
+def _find(detector: Detector, store: Store, place: int, truth: Truth, protocol: Protocol) -> VideoFindings:
+    video = store.videos[place]
+    whole = np.array([0, 0, video.width, video.height], np.int16)
 
     def read(start: int, stop: int) -> UInt8[np.ndarray, "_ size size 3"]:
-        frames = store.frames(video["video_id"], start, stop)
-        whole = np.array([0, 0, frames.shape[2], frames.shape[1]], np.int16)
-        return resample(frames, whole, False, size)
+        return resample(store.frames(video.video_id, start, stop), whole, False, store.settings.priors.image_size)
 
-    long_enough = video["frames"] >= detector.model.K
-    blocks = blocks_of(read, video["frames"]) if long_enough else iter(())
-    tubelets = detector.video(blocks, video["frames"], video["width"], video["height"], video["video_id"])
+    blocks = blocks_of(read, video.frames) if video.frames >= detector.model.K else iter(())
+    tubelets = detector.video(blocks, video.frames, video.width, video.height, video.video_id)
     return VideoFindings(
         frame_detections(tubelets, overlap=protocol.frame_overlap),
         link(tubelets, protocol.links),
-        find_boxes(tubelets, truth.of_video(row)),
+        find_boxes(tubelets, truth.of_video(place)),
     )
 
 
@@ -150,31 +158,30 @@ def find_all(
     if ranks.world > 1 and out is None:
         raise ValueError("several ranks meet in a folder: give `out`")
     truth = truth_of(store)
-    video_ids = store.videos.column("video_id").to_pylist()
+    video_ids = [video.video_id for video in store.videos]
     folder = out / "detections" if out is not None else None
-    origin = Origin.of(model, store.meta.digest, protocol)
-    variances = cast(tuple[float, float, float, float], tuple(float(value) for value in store.meta.variances))
-    priors = torch.from_numpy(np.array(store.priors))
+    origin = Origin.of(model, store.content_digest, protocol)
     was_training = model.training
-    detector = Detector(model.eval(), priors, variances, device, protocol.detection)
+    priors = torch.from_numpy(store.priors)
+    detector = Detector(model.eval(), priors, store.settings.variances, device, protocol.detection)
     found: dict[int, VideoFindings] = {}
-    longest_first = sorted(range(len(video_ids)), key=lambda row: (-int(truth.frames[row]), row))
-    for done, row in enumerate(ranks.take(longest_first, call), start=1):
-        findings = read_findings(folder, video_ids[row], origin) if folder else None
+    longest_first = sorted(range(len(video_ids)), key=lambda place: (-store.videos[place].frames, place))
+    for done, place in enumerate(ranks.take(longest_first, call), start=1):
+        findings = read_findings(folder, video_ids[place], origin) if folder else None
         if findings is None:
-            findings = _find(detector, store, row, truth, protocol)
+            findings = _find(detector, store, place, truth, protocol)
             if folder:
-                write_findings(folder, video_ids[row], findings, origin)
-        if ranks.world == 1:
-            found[row] = findings
+                write_findings(folder, video_ids[place], findings, origin)
+        if ranks.rank == 0:
+            found[place] = findings
         if progress:
-            progress(video_ids[row], done, len(video_ids))
+            progress(video_ids[place], done, len(video_ids))
     model.train(was_training)
     ranks.wait()
     if ranks.rank != 0:
         return None
-    for row, name in enumerate(video_ids):
-        if row not in found:
+    for place, name in enumerate(video_ids):
+        if place not in found:
             assert folder is not None
             again = read_findings(folder, name, origin)
             if again is None:
@@ -183,9 +190,9 @@ def find_all(
                     wanted="a folder that all ranks share",
                     todo="give an --out on a file system that all machines see",
                 )
-            found[row] = again
-    in_order = [found[row] for row in range(len(video_ids))]
-    return Evaluation(video_ids, list(store.meta.classes), model.K, truth, in_order)
+            found[place] = again
+    in_order = [found[place] for place in range(len(video_ids))]
+    return Evaluation(video_ids, list(store.settings.classes), model.K, truth, in_order)
 
 
 def evaluate_store(
@@ -207,7 +214,7 @@ def evaluate_store(
 
 
 def _metrics(evaluation: Evaluation, model: ActNet, store: Store, protocol: Protocol) -> dict[str, Any]:
-    origin = Origin.of(model, store.meta.digest, protocol)
+    origin = Origin.of(model, store.content_digest, protocol)
     return figures(evaluation, protocol) | {
         "classes": evaluation.classes,
         "K": model.K,
@@ -301,6 +308,7 @@ def _join_ranks(device: str) -> tuple[torch.device, bool]:
     help="Folder for detections, figures and pictures; an interrupted evaluation goes on from it. "
     "[default: evaluation-<weights>-<store> beside the checkpoint]",
 )
+@click.option("--split", help="Videos to score. [default: test, or all if the store has no test videos]")
 @click.option("--ap-rule", type=click.Choice(get_args(ApRule)), default="act", show_default=True)
 @click.option("--frames", type=click.Choice(get_args(FrameRule)), default="all", show_default=True)
 @click.option("--link", "link_rule", type=click.Choice(["act"]), default="act", show_default=True)
@@ -312,6 +320,7 @@ def cli(
     checkpoint: Path,
     json_file: Path | None,
     out: Path | None,
+    split: str | None,
     ap_rule: ApRule,
     frames: FrameRule,
     link_rule: str,
@@ -327,17 +336,20 @@ def cli(
     """
     where, together = _join_ranks(device)
     try:
-        store = Store.open(store_path)
+        store, split = open_store(store_path, split)
         model, _ = load_model(checkpoint)
         model.to(where).eval()
         protocol = Protocol(ap_rule=ap_rule, frames=frames)
-        origin = Origin.of(model, store.meta.digest, protocol)
+        origin = Origin.of(model, store.content_digest, protocol)
         out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
         rank = _Ranks.here().rank
         evaluation = find_all(model, store, device=where, out=out, protocol=protocol, progress=_progress(rank != 0))
         if evaluation is None:
             return
         metrics = _metrics(evaluation, model, store, protocol)
+        metrics["store"] |= {"path": str(store_path), "split": split}
+        metrics["checkpoint"] |= {"path": str(checkpoint)}
+        print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}")
         print(table(metrics))
         if all_protocols:
             text, metrics["all_protocols"] = protocol_table(evaluation)

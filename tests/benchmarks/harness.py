@@ -27,7 +27,9 @@ class Row:
 def machine() -> str:
     """The processor and the core count, as the operating system tells them."""
     with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        )
 
     return f"{model}, {os.cpu_count()} cores"
 

@@ -107,11 +107,11 @@ class _Views(Dataset[Resampled | InputError]):
             if self._store is None:
                 self._store = Store.open(self.path, self.split)
             store = self._store
-            place = sample_at(self.seed, position, store.clips, store.settings.views)
+            place = sample_at(self.seed, position, store.clips, store.meta.views)
             sample = store.sample(place.clip, place.view)
         except InputError as error:  # carried home as a value: a worker's traceback helps nobody
             return error
-        size = store.settings.priors.image_size
+        size = store.meta.image_size
         return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 from jaxtyping import Float32, Int16, Integer, UInt8
@@ -28,7 +29,6 @@ from data_manifests.layout import (
     view_crc32c,
 )
 from data_manifests.manifest import FileRecord, Manifest, load_manifest
-from data_manifests.tables import boxes_of
 
 
 class Targets(NamedTuple):
@@ -51,15 +51,6 @@ class Sample(NamedTuple):
     video_id: str
     first_frame: int
     view: int
-
-
-class Tube(NamedTuple):
-    """Ground truth: index in the video, 0-based class, first frame, x1 y1 x2 y2 a frame in pixels."""
-
-    index: int
-    label: int
-    first_frame: int
-    boxes: Float32[np.ndarray, "frames 4"]
 
 
 class Video(NamedTuple):
@@ -88,10 +79,10 @@ class Store:
     """An open store, or one split of it.
 
     Attributes:
-        settings: all that decided its content.
+        meta: the settings that decided its content.
         priors: (P, 4) in [0, 1].
         clips: number of clips of the split, numbered from 0.
-        videos: its videos, in order.
+        videos, tubes: the split's tables (schemas in `data_manifests.tables`), videos in the order of the shards.
         content_digest: equal for stores of equal bytes.
     """
 
@@ -105,8 +96,7 @@ class Store:
                 found=f"{len(manifest.unfinished)} of {len(manifest.shards)} shards are to be built",
                 todo="run its `python -m pipeline build` again; it goes on from there",
             )
-        self.settings = _read_settings(path, manifest)
-        self.tables = {name: _read_table(path, place, manifest) for name, place in TABLES.items()}
+        self.meta = _read_settings(path, manifest)
         self.priors: Float32[np.ndarray, "P 4"] = _read_priors(path, manifest)
         records = {n: r for n, r in sorted(manifest.shards.items()) if split in (None, r.split)}
         if not records:
@@ -119,11 +109,12 @@ class Store:
         self._by_name = {shard.name: shard for shard in self._shards}
         self._clip_ends = np.cumsum([shard.clips for shard in self._shards]).tolist()
         self.clips: int = self._clip_ends[-1]
-        self.videos: tuple[Video, ...] = tuple(video for shard in self._shards for video in shard.videos)
-        self._video = {video.video_id: video for video in self.videos}
-        self._tube_rows: dict[str, list[int]] = {}
-        for row, video_id in enumerate(self.tables["tubes"]["video_id"].to_pylist()):
-            self._tube_rows.setdefault(video_id, []).append(row)
+        self._video = {video.video_id: video for shard in self._shards for video in shard.videos}
+        wanted = pa.array(self._video, pa.string())
+        tables = {name: _read_table(path, place, manifest) for name, place in TABLES.items()}
+        self.videos, self.tubes = (
+            tables[name].filter(pc.is_in(tables[name]["video_id"], wanted)) for name in ("videos", "tubes")
+        )
         crcs = {name: {p: f.crc32c for p, f in (r.files or {}).items()} for name, r in records.items()}
         self.content_digest = digest({"settings": manifest.settings_digest, "shards": crcs})
 
@@ -146,7 +137,7 @@ class Store:
             InputError: a checksum does not fit, naming shard, array, row and video.
         """
         shard, local = self._locate(clip)
-        arrays, row = shard.arrays, local * (1 + self.settings.views) + view
+        arrays, row = shard.arrays, local * (1 + self.meta.views) + view
         video_row, first_row = int(arrays["clips/video"][local]), int(arrays["clips/first_row"][local])
         first_frame = int(arrays["clips/first_frame"][local])
         begin, end = (int(value) for value in arrays["targets/offsets"][row : row + 2])
@@ -166,7 +157,7 @@ class Store:
         if not whole or crc != arrays["targets/crc32c"][row]:
             raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
         video = shard.videos[video_row]
-        frames = self._decode(shard, video, first_row, first_row + self.settings.K)
+        frames = self._decode(shard, video, first_row, first_row + self.meta.K)
         return Sample(frames, rectangle, bool(mirrored), targets, video.video_id, first_frame, view)
 
     def frames(self, video_id: str, start: int, stop: int) -> UInt8[np.ndarray, "n height width 3"]:
@@ -179,14 +170,6 @@ class Store:
         if not 0 <= start <= stop <= video.frames:
             raise IndexError(f"frames {start} to {stop} of {video_id}, which has {video.frames}")
         return self._decode(self._by_name[video.shard], video, video.first_row + start, video.first_row + stop)
-
-    def tubes(self, video_id: str) -> list[Tube]:
-        """A video's ground truth."""
-        table = self.tables["tubes"]
-        return [
-            Tube(*(table[name][row].as_py() for name in ("tube", "label", "first_frame")), boxes_of(table, row))
-            for row in self._tube_rows.get(video_id, ())
-        ]
 
     def clip_name(self, clip: int, view: int) -> tuple[str, int, int]:
         """(video_id, first frame, view), for messages."""
@@ -203,7 +186,7 @@ class Store:
     def _decode(self, shard: _Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
         offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
         images = np.empty((end - begin, video.height, video.width, 3), np.uint8)
-        raw = self.settings.frames == "raw"
+        raw = self.meta.frames == "raw"
         for i, row in enumerate(range(begin, end)):
             first, last = (offsets[row : row + 2].tolist() if 0 <= row < len(crcs) else (0, -1))
             encoded = stream[first:last].tobytes() if 0 <= first <= last <= len(stream) else b""
