@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.tables import boxes_of
 from trainer.checkpoint import load_model
 from trainer.data.reader import Store
 from trainer.data.resample import resample
@@ -48,27 +50,30 @@ def open_store(path: Path, split: str | None) -> tuple[Store, str]:
     if split:
         return Store.open(path, split), split
     store = Store.open(path)
-    table = store.tables["videos"]
-    split_of = dict(zip(table["video_id"].to_pylist(), table["split"].to_pylist(), strict=True))
-    there = {split_of[video.video_id] for video in store.videos}
-    if "test" in there and len(there) > 1:
+    there = sorted(set(store.videos["split"].to_pylist()))
+    if len(there) > 1 and "test" in there:
         return Store.open(path, "test"), "test"
-    return store, ", ".join(sorted(there))
+    return store, ", ".join(there)
 
 
 def truth_of(store: Store) -> Truth:
-    """The ground truth of a store's videos, in their order."""
+    """The ground truth of a store's videos, in the order of its `videos` table."""
+    place = {video_id: i for i, video_id in enumerate(store.videos["video_id"].to_pylist())}
+    of_video: list[list[int]] = [[] for _ in place]
+    for row, video_id in enumerate(store.tubes["video_id"].to_pylist()):
+        of_video[place[video_id]].append(row)
+    labels, first_frames = store.tubes["label"].to_pylist(), store.tubes["first_frame"].to_pylist()
     tubes = [
-        (place, tube.label, tube.first_frame, tube.boxes)
-        for place, video in enumerate(store.videos)
-        for tube in store.tubes(video.video_id)
+        (i, labels[row], first_frames[row], boxes_of(store.tubes, row))
+        for i, rows in enumerate(of_video)
+        for row in rows
     ]
-    return Truth.of([video.frames for video in store.videos], tubes)
+    return Truth.of(store.videos["frames"].to_pylist(), tubes)
 
 
 def check_fit(model: ActNet, store: Store) -> None:
     """Raises InputError if the network is not one for this store's classes, K or priors."""
-    settings = store.settings
+    settings = store.meta
     for what, found, wanted in (
         ("frames a clip (K)", model.K, settings.K),
         ("classes", model.classes, len(settings.classes)),
@@ -81,6 +86,22 @@ def check_fit(model: ActNet, store: Store) -> None:
                 wanted=f"{wanted}, the store's",
                 todo="evaluate it on a store built with its own settings, or give the checkpoint trained on this one",
             )
+
+
+@contextmanager
+def _same_bits_on_any_rank(model: ActNet) -> Iterator[None]:
+    """Evaluation mode, and two threads at least: with one, torch takes other convolutions, whose roundings differ.
+
+    torchrun gives each of several processes one thread; from two on, their number changes no bit.
+    """
+    threads, training = torch.get_num_threads(), model.training
+    torch.set_num_threads(max(2, threads))
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,14 @@ class _Ranks:
         if self.world > 1:
             dist.barrier()
 
+    def join(self, mine: dict[int, VideoFindings]) -> dict[int, VideoFindings]:
+        """What all ranks found, on every rank."""
+        if self.world == 1:
+            return mine
+        parts: list[dict[int, VideoFindings]] = [{} for _ in range(self.world)]
+        dist.all_gather_object(parts, mine)
+        return {place: findings for part in parts for place, findings in part.items()}
+
     def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
         """Rank 0's value, on every rank."""
         box = [value]
@@ -119,14 +148,14 @@ class _Ranks:
 
 
 def _find(detector: Detector, store: Store, place: int, truth: Truth, protocol: Protocol) -> VideoFindings:
-    video = store.videos[place]
-    whole = np.array([0, 0, video.width, video.height], np.int16)
+    video = {name: store.videos[name][place].as_py() for name in ("video_id", "frames", "width", "height")}
+    whole = np.array([0, 0, video["width"], video["height"]], np.int16)
 
     def read(start: int, stop: int) -> UInt8[np.ndarray, "_ size size 3"]:
-        return resample(store.frames(video.video_id, start, stop), whole, False, store.settings.priors.image_size)
+        return resample(store.frames(video["video_id"], start, stop), whole, False, store.meta.priors.image_size)
 
-    blocks = blocks_of(read, video.frames) if video.frames >= detector.model.K else iter(())
-    tubelets = detector.video(blocks, video.frames, video.width, video.height, video.video_id)
+    blocks = blocks_of(read, video["frames"]) if video["frames"] >= detector.model.K else iter(())
+    tubelets = detector.video(blocks, video["frames"], video["width"], video["height"], video["video_id"])
     return VideoFindings(
         frame_detections(tubelets, overlap=protocol.frame_overlap),
         link(tubelets, protocol.links),
@@ -145,9 +174,9 @@ def find_all(
 ) -> Evaluation | None:
     """Detections and tubes of every video of the store; on rank 0 the evaluation, on the others None.
 
-    Ranks take whole videos from a shared counter, the longest first. With `out`, each video's findings are written to
-    `out/detections` as soon as they are there, and what is found there is not computed again; more than one rank needs
-    it.
+    Ranks take whole videos from a shared counter, the longest first. With `out`, a folder that all ranks see, each
+    video's findings are written to `out/detections` as soon as they are there, and what is found there is not computed
+    again; without, they are sent to rank 0 in the end.
 
     Raises:
         InputError: the checkpoint does not fit the store, its output is not finite, or a file in `out` is damaged or
@@ -155,29 +184,28 @@ def find_all(
     """
     check_fit(model, store)
     ranks, call = _Ranks.here(), next(_calls)
-    if ranks.world > 1 and out is None:
-        raise ValueError("several ranks meet in a folder: give `out`")
     truth = truth_of(store)
-    video_ids = [video.video_id for video in store.videos]
+    video_ids = store.videos["video_id"].to_pylist()
     folder = out / "detections" if out is not None else None
     origin = Origin.of(model, store.content_digest, protocol)
-    was_training = model.training
     priors = torch.from_numpy(store.priors)
-    detector = Detector(model.eval(), priors, store.settings.variances, device, protocol.detection)
+    detector = Detector(model, priors, store.meta.variances, device, protocol.detection)
     found: dict[int, VideoFindings] = {}
-    longest_first = sorted(range(len(video_ids)), key=lambda place: (-store.videos[place].frames, place))
-    for done, place in enumerate(ranks.take(longest_first, call), start=1):
-        findings = read_findings(folder, video_ids[place], origin) if folder else None
-        if findings is None:
-            findings = _find(detector, store, place, truth, protocol)
-            if folder:
-                write_findings(folder, video_ids[place], findings, origin)
-        if ranks.rank == 0:
-            found[place] = findings
-        if progress:
-            progress(video_ids[place], done, len(video_ids))
-    model.train(was_training)
+    longest_first = sorted(range(len(video_ids)), key=lambda place: (-int(truth.frames[place]), place))
+    with _same_bits_on_any_rank(model):
+        for done, place in enumerate(ranks.take(longest_first, call), start=1):
+            findings = read_findings(folder, video_ids[place], origin) if folder else None
+            if findings is None:
+                findings = _find(detector, store, place, truth, protocol)
+                if folder:
+                    write_findings(folder, video_ids[place], findings, origin)
+            if ranks.rank == 0 or folder is None:
+                found[place] = findings
+            if progress:
+                progress(video_ids[place], done, len(video_ids))
     ranks.wait()
+    if folder is None:
+        found = ranks.join(found)
     if ranks.rank != 0:
         return None
     for place, name in enumerate(video_ids):
@@ -192,7 +220,7 @@ def find_all(
                 )
             found[place] = again
     in_order = [found[place] for place in range(len(video_ids))]
-    return Evaluation(video_ids, list(store.settings.classes), model.K, truth, in_order)
+    return Evaluation(video_ids, list(store.meta.classes), model.K, truth, in_order)
 
 
 def evaluate_store(

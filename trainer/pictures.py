@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def _time_axis(
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(11)
 
-    def across(frame: float) -> float:
+    def across(frame: int) -> float:
         return name + frame / max(1, frames) * (width - name - 8)
 
     for frame in places:
@@ -161,7 +162,7 @@ def draw_pictures(
     for row in sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))}):
         video_id = evaluation.video_ids[row]
         image = strip(
-            lambda frame, name=video_id: read(name, frame),
+            partial(read, video_id),
             video_id,
             evaluation.truth.of_video(row),
             evaluation.findings[row].tubes,

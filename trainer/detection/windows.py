@@ -14,7 +14,6 @@ from torch import Tensor
 from trainer.model import ActNet
 
 
-@torch.no_grad()
 def sliding_heads(
     model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], *, windows: int = 8
 ) -> Iterator[tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]]:
@@ -30,11 +29,15 @@ def sliding_heads(
     K = model.K
     held: list[Tensor] = []
     for block in blocks:
-        maps = model.features(model.normalise(block))
-        if held:
-            maps = [torch.cat((old, new)) for old, new in zip(held, maps, strict=True)]
+        with torch.no_grad():
+            maps = model.features(model.normalise(block))
+            if held:
+                maps = [torch.cat((old, new)) for old, new in zip(held, maps, strict=True)]
         clips = len(maps[0]) - K + 1
         for first in range(0, clips, windows):
             count = min(windows, clips - first)
-            yield model.heads([m[first : first + count + K - 1].unfold(0, K, 1).movedim(-1, 1) for m in maps])
+            joined = [m[first : first + count + K - 1].unfold(0, K, 1).movedim(-1, 1) for m in maps]
+            with torch.no_grad():
+                output = model.heads(joined)
+            yield output
         held = [m[max(clips, 0) :].clone() for m in maps]
