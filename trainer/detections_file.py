@@ -9,6 +9,7 @@ import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def write_findings(folder: Path, video_id: str, findings: VideoFindings, origin:
     path = place_of(folder, video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"version": FORMAT_VERSION, "video": video_id} | vars(origin)
-    arrays = {"header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)}
+    arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)}
     for part in _PARTS:
         value = getattr(findings, part)
         arrays |= {f"{part}.{field.name}": getattr(value, field.name) for field in fields(value)}

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -278,7 +279,8 @@ def table(metrics: dict[str, Any]) -> str:
         cells = "".join(f"{_points(value):>{space}}" for value, space in zip(values, (11, 11, 11, 12, 16), strict=True))
         lines.append(f"{name:{width}}{cells}")
     errors = ", ".join(f"{kind} {_points(value).strip()}" for kind, value in metrics["errors"]["mean"].items())
-    lines += ["", f"frames at 0.5, of 100: {errors}", f"protocol: {metrics['protocol']['words']}"]
+    lines += ["", f"frames at 0.5, of 100: {errors}", f"protocol: {metrics['protocol']['name']}"]
+    lines += textwrap.wrap(metrics["protocol"]["words"], 110, initial_indent="  ", subsequent_indent="  ")
     lines += [f"{what.replace('_', ' ')}: {', '.join(names)}" for what, names in metrics["left_out"].items() if names]
     return "\n".join(lines)
 
@@ -365,7 +367,14 @@ def cli(
     where, together = _join_ranks(device)
     try:
         store, split = open_store(store_path, split)
-        model, _ = load_model(checkpoint)
+        model, meta = load_model(checkpoint)
+        if meta.classes != store.meta.classes:
+            raise InputError(
+                f"checkpoint {checkpoint} and store {store_path} differ in their classes",
+                found=", ".join(meta.classes),
+                wanted=", ".join(store.meta.classes),
+                todo="evaluate it on a store of its own dataset",
+            )
         model.to(where).eval()
         protocol = Protocol(ap_rule=ap_rule, frames=frames)
         origin = Origin.of(model, store.content_digest, protocol)
@@ -376,7 +385,7 @@ def cli(
             return
         metrics = _metrics(evaluation, model, store, protocol)
         metrics["store"] |= {"path": str(store_path), "split": split}
-        metrics["checkpoint"] |= {"path": str(checkpoint)}
+        metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
         print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}")
         print(table(metrics))
         if all_protocols:

@@ -16,8 +16,10 @@ from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
 from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
 from tests.trainer.memory_store import MemoryStore
+from trainer.checkpoint import CheckpointMeta, save_checkpoint
+from trainer.data.reader import Store
 from trainer.detection.find import Detector
-from trainer.evaluate import evaluate_store, find_all, protocol_table, table, write_json
+from trainer.evaluate import evaluate_store, find_all, main, protocol_table, table, write_json
 from trainer.model import ActNet
 from trainer.pictures import draw_pictures
 
@@ -194,6 +196,51 @@ def test_pictures_of_some_videos(done, tmp_path):
     assert len(drawn) == 3
     assert all(path.stat().st_size > 1000 for path in drawn)
     assert sorted(tmp_path.iterdir()) == sorted(drawn), "nothing half-written is left"
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch) -> Path:
+    """A checkpoint of the small network; the noise store is found under any name."""
+    model, store = model_and_store()
+    monkeypatch.setattr(Store, "open", classmethod(lambda cls, path, split=None: store))
+    meta = CheckpointMeta(7, 2, store.meta.classes, 1 / 16, "none", ACT300, store.meta.digest, {})
+    save_checkpoint(tmp_path / "last.pt", model, torch.optim.SGD(model.parameters(), 0.1), meta)
+    return tmp_path / "last.pt"
+
+
+def _command(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    main()
+
+
+def test_the_command_prints_and_writes_the_figures(checkpoint, done, monkeypatch, capsys):
+    figures = checkpoint.parent / "figures.json"
+    options = ("--json", figures, "--pictures", 1, "--all-protocols", "--device", "cpu")
+    _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, *options)
+    printed = capsys.readouterr().out
+    assert "inclusive" in printed
+    assert "coco, annotated frames" in printed
+    written = json.loads(figures.read_text())
+    assert written["frame_map"] == done[1]["frame_map"]
+    assert written["checkpoint"]["step"] == 7
+    (folder,) = checkpoint.parent.glob("evaluation-*")
+    assert json.loads((folder / "metrics.json").read_text()) == written
+    assert len(list((folder / "pictures").iterdir())) == 1
+
+
+def test_other_classes_of_the_same_number_are_refused(checkpoint, monkeypatch):
+    content = torch.load(checkpoint, weights_only=True)
+    content["meta"]["classes"] = ["Up", "Down"]
+    torch.save(content, checkpoint)
+    with pytest.raises(InputError, match="classes"):
+        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--device", "cpu")
+
+
+def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--ap-rule", "best")
+    assert end.value.code == 2
+    assert "act" in capsys.readouterr().err
 
 
 def test_ranks_that_take_the_longest_video_first_end_together(golden):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import numpy as np
 import torch
@@ -73,8 +73,9 @@ class Detector:
         """
         priors = self.priors.to(self.device)
         first = 0
+        waiting: Iterator[ClipTubelets] = iter(())  # chosen in threads while the next clips pass the network
         on_device = (torch.from_numpy(block).to(self.device) for block in blocks)
-        with ThreadPoolExecutor(min(4, os.process_cpu_count() if hasattr(os, "process_cpu_count") else 2)) as pool:
+        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
             for loc, conf in sliding_heads(self.model, on_device):
                 boxes = decode(loc, priors, self.variances).cpu().numpy()
                 scores = class_scores(conf).cpu().numpy()
@@ -85,11 +86,11 @@ class Detector:
                         found="NaN or infinity among its boxes or scores",
                         todo="evaluate an earlier checkpoint: this training has diverged",
                     )
-                job: Callable[[int], ClipTubelets] = lambda i, b=boxes, s=scores: clip_tubelets(  # noqa: E731
-                    b[i], s[i], width, height, self.rule
-                )
-                yield from pool.map(job, range(len(boxes)))
+                coming = pool.map(clip_tubelets, boxes, scores, repeat(width), repeat(height), repeat(self.rule))
+                yield from waiting
+                waiting = coming
                 first += len(boxes)
+            yield from waiting
 
     def video(
         self, blocks: Iterable[UInt8[np.ndarray, "_ size size 3"]], frames: int, width: int, height: int, name: str
