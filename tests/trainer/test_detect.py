@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data_manifests.errors import InputError
+from data_manifests.prior_spec import ACT300
+from pipeline.priors import make_priors
+from trainer.checkpoint import CheckpointMeta, save_checkpoint
+from trainer.detect import main
+from trainer.detection.footage import open_footage, write_video
+from trainer.detection.priors import priors_of
+from trainer.model import ActNet
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = ActNet(ACT300, 2, 2, 1 / 16)
+    path = tmp_path_factory.mktemp("run") / "last.pt"
+    meta = CheckpointMeta(1, 2, ("Up", "Down"), 1 / 16, "none", ACT300, "none", {})
+    save_checkpoint(path, model, torch.optim.SGD(model.parameters(), 0.1), meta)
+    return path
+
+
+def _frames(count: int, height: int = 63, width: int = 80) -> list[np.ndarray]:
+    frames = np.full((count, height, width, 3), 90, np.uint8)
+    for i in range(count):
+        frames[i, 10:40, 5 + i : 35 + i] = (200, 30, 30)
+    return list(frames)
+
+
+def _detect(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["detect", *map(str, arguments)])
+    main()
+
+
+def test_priors_without_a_store_are_the_stores():
+    assert priors_of(ACT300).tobytes() == make_priors(ACT300).tobytes()
+
+
+def test_a_video_file_of_odd_size_gives_tubes_and_an_mp4(checkpoint, tmp_path, monkeypatch, capsys):
+    video, out = tmp_path / "clip.mp4", tmp_path / "found"
+    assert write_video(video, iter(_frames(21)), Fraction(10)) == 21
+    _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", out, "--least-score", 0, "--device", "cpu")
+    found = json.loads((out / "clip.json").read_text())
+    assert found["frames"] == 21
+    assert found["rate"] == 10
+    assert found["tubes"]
+    for tube in found["tubes"]:
+        assert tube["class"] in ("Up", "Down")
+        assert len(tube["boxes"]) == len(tube["scores"]) >= 15
+        assert tube["first_frame"] + len(tube["boxes"]) <= 21
+    rate, read = open_footage(str(out / "clip.mp4"))
+    assert rate == 10
+    assert [frame.shape for frame in read()] == [(64, 80, 3)] * 21
+    assert "frames/s" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"clip.json", "clip.mp4"}
+
+
+def test_a_folder_of_images_in_the_order_of_their_numbers(checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, frame in enumerate(_frames(12, 64)):
+        cv2.imwrite(str(folder / f"{i}.png"), frame[..., ::-1])
+    _, read = open_footage(str(folder))
+    np.testing.assert_array_equal(np.stack(list(read())), np.stack(_frames(12, 64)))
+    _detect(monkeypatch, "--checkpoint", checkpoint, folder, "--out", tmp_path, "--frames", 1, "--device", "cpu")
+    assert json.loads((tmp_path / "images.json").read_text())["tubes"] == [], "one frame is shorter than a clip"
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no video"])
+def test_what_is_no_video_is_refused(checkpoint, tmp_path, monkeypatch, content):
+    broken, out = tmp_path / "broken.mp4", tmp_path / "found"
+    broken.write_bytes(content)
+    with pytest.raises(InputError, match="is not a video"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, broken, "--out", out, "--device", "cpu")
+    assert list(out.iterdir()) == []
+    with pytest.raises(InputError, match="is not there"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, tmp_path / "absent.mp4", "--out", out, "--device", "cpu")
+
+
+def test_a_video_is_not_overwritten_by_its_own_picture(checkpoint, tmp_path, monkeypatch):
+    video = tmp_path / "clip.mp4"
+    write_video(video, iter(_frames(3)), Fraction(10))
+    before = video.read_bytes()
+    with pytest.raises(InputError, match="overwritten"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", tmp_path, "--device", "cpu")
+    assert video.read_bytes() == before

@@ -1,0 +1,124 @@
+"""Frames of any video file, folder of images or camera, one at a time, and a video file written from frames."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from data_manifests.errors import InputError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
+DEFAULT_RATE = Fraction(25)
+
+
+def open_footage(source: str) -> tuple[Fraction, Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]]:
+    """Frames a second, and a function that reads the RGB frames from the start, each time it is called.
+
+    Args:
+        source: a video file, a folder of images (ordered by the numbers in their names), or a camera's index.
+
+    Raises:
+        InputError: there is no such source, or it is not a video.
+    """
+    path = Path(source)
+    if path.is_dir():
+        images = sorted(
+            (image for image in path.iterdir() if image.suffix.lower() in IMAGES),
+            key=lambda image: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", image.name)],
+        )
+        if not images:
+            raise InputError(f"{path} holds no images", wanted=f"files that end in {', '.join(IMAGES)}")
+        return DEFAULT_RATE, lambda: _of_one_size(map(_read_image, images))
+    if path.is_file():
+        return _file_rate(path), lambda: _of_one_size(_file_frames(path))
+    if source.isdigit():
+        return DEFAULT_RATE, lambda: _camera_frames(int(source))
+    raise InputError(f"{source} is not there", wanted="a video file, a folder of images or a camera's index")
+
+
+def _of_one_size(frames: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Frames of another size than the first, as some streams have in their middle, are resized to it."""
+    size = None
+    for pixels in frames:
+        size = size or (pixels.shape[1], pixels.shape[0])
+        yield pixels if pixels.shape[1::-1] == size else cv2.resize(pixels, size)
+
+
+def _not_a_video(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a video", found=str(error), wanted="a file that FFmpeg decodes")
+
+
+def _file_rate(path: Path) -> Fraction:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path} has no video stream", todo="give a video file")
+            return Fraction(container.streams.video[0].average_rate or DEFAULT_RATE)
+    except (av.FFmpegError, ValueError) as error:
+        raise _not_a_video(path, error) from error
+
+
+def _file_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except av.FFmpegError as error:
+        raise _not_a_video(path, error) from error
+
+
+def _read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise InputError(f"{path} is not an image", todo="remove it from the folder")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _camera_frames(index: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    camera = cv2.VideoCapture(index)
+    if not camera.isOpened():
+        raise InputError(f"camera {index} does not open", todo="give another index, or a video file")
+    try:
+        while True:
+            read, pixels = camera.read()
+            if not read:
+                return
+            yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    finally:
+        camera.release()
+
+
+def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], rate: Fraction) -> int:
+    """Writes RGB frames as an mp4 of their own size (an odd side gains a row or column), whole or not at all.
+
+    Returns the number of frames.
+    """
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    count = 0
+    try:
+        with av.open(str(unfinished), "w") as container:
+            stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
+            stream.pix_fmt = "yuv420p"
+            for pixels in frames:
+                height, width = pixels.shape[:2]
+                even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                if count == 0:
+                    stream.height, stream.width = even.shape[:2]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+                count += 1
+            container.mux(stream.encode(None))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
