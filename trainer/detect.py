@@ -25,7 +25,7 @@ from trainer.detection.link import Tubes, link
 from trainer.detection.priors import priors_of
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
-from trainer.evaluate import write_json
+from trainer.evaluation import write_json
 from trainer.pictures import PALETTE
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)

@@ -17,7 +17,7 @@ from data_manifests.errors import InputError, run_command_line
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
 from trainer.detections_file import Origin, read_findings
-from trainer.evaluate import truth_of
+from trainer.evaluation import truth_of
 from trainer.metrics.average_precision import precision_recall
 from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
 from trainer.metrics.frame import RIGHT, BoxFindings, Detections, judge_frames

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from data_manifests.prior_spec import ACT300
 from tests.trainer.memory_store import MemoryStore
-from trainer.evaluate import evaluate_store, write_json
+from trainer.evaluation import evaluate_store, write_json
 from trainer.model import ActNet
 
 LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))

@@ -14,7 +14,7 @@ from data_manifests.errors import InputError
 from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
 from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
-from trainer.evaluate import evaluate_store, write_json
+from trainer.evaluation import evaluate_store, write_json
 from trainer.report import main, read_evaluation, video_score, write_report
 
 
