@@ -1,0 +1,134 @@
+"""The settings of a training run: presets in `trainer/presets/*.toml`, every field also an option of `trainer.run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from data_manifests.errors import InputError
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Fields without a default are said by every preset."""
+
+    width: float
+    "backbone width multiplier: 1, 0.5, 0.25 or 0.125"
+    norm: Literal["none", "batch"]
+    "batch: batch normalisation in the backbone, for training from random weights"
+    iterations: int
+    "steps in all"
+    batch: int
+    "clips a step, over all processes"
+    base_lr: float
+    "learning rate of the heads' weights"
+    schedule: Literal["step", "cosine"]
+    "step: base_lr, divided by 10 at each milestone; cosine: down to 0 at the end"
+    milestones: tuple[int, ...] = ()
+    "steps at which the step schedule divides the rate by 10"
+    warmup: int = 0
+    "steps of linear warm-up"
+    shared_rate: float = 0.0
+    "rate of the weights all K frames share, as a factor; 0 means 1/K, as in ACT"
+    momentum: float = 0.9
+    "of SGD"
+    weight_decay: float = 5e-4
+    "of weights; biases and norms have none"
+    clip_norm: float = 0.0
+    "gradients are scaled down to this norm; 0: never"
+    accumulate: int = 1
+    "parts a process' share of the batch is computed in, one after another"
+    distort: bool = True
+    "colour distortion"
+    seed: int = 0
+    "of the initial weights, the sample order and the colours"
+    amp: bool = False
+    "bfloat16 autocast"
+    channels_last: bool = False
+    "memory format of the network"
+    compile: bool = False
+    "torch.compile"
+    workers: int = 2
+    "loader processes of each rank; 0 reads in the training process"
+    log_every: int = 20
+    "steps between two lines of the log"
+    save_every: int = 500
+    "steps between two checkpoints"
+    keep: int = 3
+    "newest checkpoints kept, besides the best"
+    eval_every: int = 0
+    "steps between two validations on --val-store; 0: never"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.iterations < 1 or self.accumulate < 1 or self.log_every < 1 or self.save_every < 1:
+            raise InputError("batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it")
+        if not 0 < self.width <= 1 or self.base_lr <= 0 or self.keep < 1:
+            raise InputError("width must be in (0, 1], base-lr above 0 and keep 1 or more", todo="change it")
+
+
+def known_presets() -> tuple[str, ...]:
+    """Names of the presets that come with the project."""
+    folder = resources.files("trainer") / "presets"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_config(preset: str, overrides: dict[str, Any]) -> Config:
+    """A preset with some fields replaced.
+
+    Raises:
+        InputError: there is no such preset, or a value is out of its range.
+    """
+    if preset not in known_presets():
+        near = difflib.get_close_matches(preset, known_presets(), n=1)
+        raise InputError(
+            f"unknown preset {preset!r}",
+            wanted=f"one of {', '.join(known_presets())}",
+            todo=f"did you mean {near[0]}?" if near else "check --preset",
+        )
+    raw = tomllib.loads((resources.files("trainer") / "presets" / f"{preset}.toml").read_text())
+    return from_json({**raw, **overrides})
+
+
+def from_json(raw: dict[str, Any]) -> Config:
+    """A config from plain values, as a preset or a checkpoint holds them."""
+    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting as the command line shows it."""
+
+    name: str
+    option: str
+    type: type
+    choices: tuple[str, ...]
+    help: str
+
+
+def config_fields() -> list[Field]:
+    """The fields of `Config`, for a command line."""
+    hints = get_type_hints(Config)
+    helps = _field_docs()
+    fields = []
+    for field in dataclasses.fields(Config):
+        hint = hints[field.name]
+        choices = tuple(get_args(hint)) if get_origin(hint) is Literal else ()
+        kind = str if choices or get_origin(hint) is tuple else hint
+        fields.append(Field(field.name, "--" + field.name.replace("_", "-"), kind, choices, helps[field.name]))
+    return fields
+
+
+def _field_docs() -> dict[str, str]:
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(Config)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: doc.value.value
+        for field, doc in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
+    }
