@@ -71,7 +71,9 @@ def _read(path: Path, card: Card) -> list[RawVideo]:
                 )
             tube[frame] = (card.classes.index(row["class"]), box)
     return [
-        RawVideo(video_id, None, tuple(_tube(path, video_id, name, boxes, card.first_frame) for name, boxes in tubes.items()))
+        RawVideo(
+            video_id, None, tuple(_tube(path, video_id, name, boxes, card.first_frame) for name, boxes in tubes.items())
+        )
         for video_id, tubes in videos.items()
     ]
 

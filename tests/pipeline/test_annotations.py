@@ -91,7 +91,9 @@ def test_what_no_rule_repairs_is_refused_by_name(wrong: dict[str, Any], message:
     assert error.value.todo
 
 
-@pytest.mark.parametrize("video_id", ["/etc/passwd", "../up", "a/../../b", "a/./b", "a//b", "a\\b", "", "a/b\n", "a/\x1b[2Jb"])
+@pytest.mark.parametrize(
+    "video_id", ["/etc/passwd", "../up", "a/../../b", "a/./b", "a//b", "a\\b", "", "a/b\n", "a/\x1b[2Jb"]
+)
 def test_ids_that_leave_the_root_are_refused(video_id: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is refused"):
         read(write_ucf(tmp_path, tube([[5, 5, 20, 30]]), video_id=video_id))

@@ -16,9 +16,16 @@ def read(root: Path, rows: str | bytes, test: str = "") -> Annotations:
 
 
 def test_rows_become_tubes(tmp_path: Path) -> None:
-    rows = tube_rows("a/b", 3, 7) + tube_rows("a/b", 1, 2, tube=7, action="Jump", box="0.5,1,60,47.25") + tube_rows("c", 1, 6)
+    rows = (
+        tube_rows("a/b", 3, 7)
+        + tube_rows("a/b", 1, 2, tube=7, action="Jump", box="0.5,1,60,47.25")
+        + tube_rows("c", 1, 6)
+    )
     annotations = read(tmp_path, rows, test="c\n")
-    assert [tuple(row.values())[:3] for row in annotations.videos.to_pylist()] == [("a/b", "train", 9), ("c", "test", 6)]
+    assert [tuple(row.values())[:3] for row in annotations.videos.to_pylist()] == [
+        ("a/b", "train", 9),
+        ("c", "test", 6),
+    ]
     heads = annotations.tubes.drop_columns(["boxes"]).to_pylist()
     assert [tuple(head.values()) for head in heads] == [("a/b", 0, 0, 2), ("a/b", 1, 1, 0), ("c", 0, 0, 0)]
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 1), [[0.5, 1, 60, 47.25]] * 2)

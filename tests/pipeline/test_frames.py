@@ -64,7 +64,9 @@ def test_all_frames_of_the_real_avi_files(real: Path) -> None:
             assert sum(1 for _ in open_frames(path)) == wanted, path
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
 def test_written_frames_come_back_in_order(suffix: str, codec: str, tmp_path: Path) -> None:
     written = moving_square(30)
     write_video(tmp_path / f"v{suffix}", written, codec)
@@ -77,7 +79,9 @@ def test_written_frames_come_back_in_order(suffix: str, codec: str, tmp_path: Pa
         assert int(np.argmin(distance)) == index
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
 def test_a_file_that_was_cut_off_is_refused_wherever_the_cut(suffix: str, codec: str, tmp_path: Path) -> None:
     """At the edge of a packet too, where a decoder sees nothing but a shorter video."""
     path, cut = tmp_path / f"v{suffix}", tmp_path / f"cut{suffix}"
@@ -104,7 +108,9 @@ def test_damage_in_the_middle_is_refused_with_the_frame(real: Path, tmp_path: Pa
             place = int(draw.integers(20_000, len(content) - 20_000))
             damaged[place : place + 4096] = bytes(4096)
         (tmp_path / "damaged.avi").write_bytes(damaged)
-        with pytest.raises(InputError, match=r"damaged\.avi does not decode to its end\s+found: (after frame \d+: |)\S+"):
+        with pytest.raises(
+            InputError, match=r"damaged\.avi does not decode to its end\s+found: (after frame \d+: |)\S+"
+        ):
             list(open_frames(tmp_path / "damaged.avi"))
 
 

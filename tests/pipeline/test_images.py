@@ -27,7 +27,9 @@ def write(folder: Path, **files: bytes) -> Path:
 
 @pytest.mark.parametrize(("suffix", "most"), [("jpg", 3), ("png", 0), ("bmp", 0), ("JPEG", 3)])
 @pytest.mark.parametrize(("first", "name"), [(0, "{}"), (1, "{:05d}"), (1, "frame_{:06d}"), (1, "img-{}")])
-def test_images_come_in_the_order_of_their_numbers(suffix: str, most: int, first: int, name: str, tmp_path: Path) -> None:
+def test_images_come_in_the_order_of_their_numbers(
+    suffix: str, most: int, first: int, name: str, tmp_path: Path
+) -> None:
     pictures = moving_square(12)
     for number, picture in enumerate(pictures, first):
         encoded = cv2.imencode(f".{suffix.lower()}", picture[:, :, ::-1])[1].tobytes()

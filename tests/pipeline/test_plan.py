@@ -18,7 +18,9 @@ from tests.pipeline.own_data import plain_settings, tube_rows, write_own
 ROWS = "".join(tube_rows(f"Run/v{n}", 1 + n % 3, 10 + n) + tube_rows(f"Run/v{n}", 5, 3 + n, tube=1) for n in range(9))
 
 
-def plan_own(root: Path, test: str = "Run/v8\n", *, K: int = 6, stride: int = 1, rows: str = ROWS, **options: Any) -> Plan:
+def plan_own(
+    root: Path, test: str = "Run/v8\n", *, K: int = 6, stride: int = 1, rows: str = ROWS, **options: Any
+) -> Plan:
     card = write_own(root, rows, test)
     return make_plan(card, root, plain_settings(card, K=K, stride=stride), **{"missing": None, **options})
 
@@ -30,9 +32,7 @@ def places(plan: Plan) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize(("K", "stride"), [(6, 1), (1, 1), (6, 4), (16, 1)])
 def test_counts_are_those_of_plain_counting(K: int, stride: int, tmp_path: Path) -> None:
     counts = plan_own(tmp_path, test="", K=K, stride=stride).counts("train")
-    plain = [
-        plain_counts(max(n % 3 + 10 + n, 4 + 3 + n), [(n % 3, 10 + n), (4, 3 + n)], K, stride) for n in range(9)
-    ]
+    plain = [plain_counts(max(n % 3 + 10 + n, 4 + 3 + n), [(n % 3, 10 + n), (4, 3 + n)], K, stride) for n in range(9)]
     keys = ("windows", "clips", "pairs", "clips_with_2_or_more_gt")
     assert [counts[key] for key in keys] == [sum(column) for column in zip(*plain, strict=True)]
     assert counts["videos"] == 9
@@ -95,7 +95,9 @@ def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "videos/Run").mkdir(parents=True)
     (tmp_path / "videos/Run/v0.avi").touch()
     (tmp_path / "frames/Run/v4").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"video Run/v1 is not below[\s\S]*videos/Run/v1\.avi, frames/Run/v1[\s\S]*skip"):
+    with pytest.raises(
+        InputError, match=r"video Run/v1 is not below[\s\S]*videos/Run/v1\.avi, frames/Run/v1[\s\S]*skip"
+    ):
         plan_own(tmp_path, missing="error")
     plan = plan_own(tmp_path, missing="skip")
     assert plan.videos["path"].to_pylist() == ["videos/Run/v0.avi", "frames/Run/v4"]
@@ -120,7 +122,12 @@ def test_a_plan_of_real_annotations_takes_no_video_and_little_time(real: Path) -
     assert (found.videos.num_rows, len(found.skipped)) == (65, 2284 - 65)
     assert all((real / "ucf101" / path).is_file() for path in found.videos["path"].to_pylist())
     shorter = make_plan(
-        card, real / "ucf101", plain_settings(card), missing=None, train_list=real / "ucf101/two-class-train.txt", split="train"
+        card,
+        real / "ucf101",
+        plain_settings(card),
+        missing=None,
+        train_list=real / "ucf101/two-class-train.txt",
+        split="train",
     )
     assert shorter.videos.num_rows == 40
 

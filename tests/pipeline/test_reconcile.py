@@ -31,13 +31,16 @@ def test_packed_b_frames_move_annotations_one_frame_down() -> None:
 
 
 def test_another_size_scales_boxes() -> None:
-    (scaled,), rules = reconcile("a/b", [tube(0, 10)], Decoded(10, 340, 256, "pyav"), annotated_frames=10, box_size=SIZE)
+    (scaled,), rules = reconcile(
+        "a/b", [tube(0, 10)], Decoded(10, 340, 256, "pyav"), annotated_frames=10, box_size=SIZE
+    )
     assert rules == ("scaled-boxes",)
     np.testing.assert_allclose(scaled.boxes, tube(0, 10).boxes * np.tile([340 / 320, 256 / 240], 2), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("decoded", "annotated", "decoder"), [(9, 11, "pyav"), (12, 11, "pyav"), (10, 11, "images"), (0, 11, "pyav"), (1, 11, "images")]
+    ("decoded", "annotated", "decoder"),
+    [(9, 11, "pyav"), (12, 11, "pyav"), (10, 11, "images"), (0, 11, "pyav"), (1, 11, "images")],
 )
 def test_other_counts_are_refused_by_name(decoded: int, annotated: int, decoder: str) -> None:
     with pytest.raises(InputError, match=rf"video a/b has another number[\s\S]*{decoded} decoded[\s\S]*{annotated}"):
