@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Loader:
         global_batch: clips a step, over all ranks; a multiple of `ranks`.
         rank, ranks: which share.
         start: the first step.
+        parts: batches that a rank's share comes in, one after another.
         workers: processes that read; 0 reads in this one.
         pin: whether batches lie in page-locked memory.
     """
@@ -46,16 +48,17 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         start: int = 0,
+        parts: int = 1,
         workers: int = 0,
         pin: bool = False,
     ) -> None:
-        if global_batch % ranks:
+        if global_batch % (ranks * parts):
             raise InputError(
-                f"a batch of {global_batch} clips on {ranks} ranks",
-                wanted="a multiple of the number of ranks",
-                todo="change --batch, or the number of processes",
+                f"a batch of {global_batch} clips on {ranks} ranks in {parts} parts",
+                wanted="a multiple of ranks times parts",
+                todo="change --batch, --accumulate or the number of processes",
             )
-        order = _Order(seed, global_batch, rank, ranks, start)
+        order = _Order(global_batch, rank, ranks, start, parts)
         self._batches = DataLoader(
             _Views(store, split, seed),
             batch_sampler=order,
@@ -81,18 +84,18 @@ class Loader:
 
 
 class _Order(Sampler[list[int]]):
-    """Positions of a rank's share, step by step."""
+    """Positions of a rank's share, step by step, in parts."""
 
-    def __init__(self, seed: int, global_batch: int, rank: int, ranks: int, start: int) -> None:
-        self.seed, self.global_batch, self.start = seed, global_batch, start
+    def __init__(self, global_batch: int, rank: int, ranks: int, start: int, parts: int) -> None:
+        self.global_batch, self.start = global_batch, start
         share = global_batch // ranks
-        self.places = range(rank * share, (rank + 1) * share)
+        self.first, self.share, self.part = rank * share, share, share // parts
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.start
-        while True:
-            yield [step * self.global_batch + place for place in self.places]
-            step += 1
+        for step in itertools.count(self.start):
+            begin = step * self.global_batch + self.first
+            for at in range(begin, begin + self.share, self.part):
+                yield list(range(at, at + self.part))
 
 
 class _Views(Dataset[Resampled | InputError]):
