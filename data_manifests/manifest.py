@@ -163,6 +163,19 @@ def load_manifest(store: Path, name: str = MANIFEST) -> Manifest:
         ) from error  # fmt: skip
 
 
+def copy_is_ahead(manifest: Manifest, store: Path) -> bool:
+    """Whether the copy records more than the manifest: then somebody put an old manifest back."""
+    try:
+        copy = load_manifest(store, MANIFEST_COPY)
+    except InputError:
+        return False
+
+    def recorded(of: Manifest) -> tuple[int, int, int]:
+        return len(of.shards), len(of.shards) - len(of.unfinished), len(of.files)
+
+    return recorded(copy) > recorded(manifest)
+
+
 def _shard(raw: dict[str, Any]) -> ShardRecord:
     files = None if raw["files"] is None else _files(raw["files"])
     return ShardRecord(**{**raw, "videos": tuple(raw["videos"]), "files": files})

@@ -40,6 +40,7 @@ from data_manifests.manifest import (
     Manifest,
     ShardRecord,
     check_file,
+    copy_is_ahead,
     file_records,
     load_manifest,
     save_manifest,
@@ -237,6 +238,11 @@ def _open_or_create(settings: Settings, store: Path) -> Manifest:
         save_manifest(manifest, store)
         return manifest
     manifest = load_manifest(store)
+    if copy_is_ahead(manifest, store):
+        raise InputError(
+            f"{store / MANIFEST} is older than its copy", found="it records less",
+            todo="python -m pipeline verify STORE --repair puts its copy back",
+        )  # fmt: skip
     if manifest.settings_digest != settings.digest:
         theirs = Settings.from_json(manifest.attributes["settings"])
         raise InputError(

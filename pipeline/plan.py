@@ -154,7 +154,7 @@ def make_plan(
         videos = videos.filter(wanted)
     skipped: dict[str, str] = {}
     if missing is not None:
-        videos, skipped = _find_videos(videos, card, root, missing)
+        videos, skipped = find_videos(videos, card, root, missing)
     if not videos.num_rows:
         raise InputError(
             f"no video of {card.name} to build from below {root}",
@@ -167,7 +167,7 @@ def make_plan(
     return Plan(settings, annotations, videos, index_clips(videos, annotations.tubes, settings.K, settings.stride), shards, skipped)
 
 
-def _find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
+def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
     paths, skipped = [], {}
     for video_id in videos["video_id"].to_pylist():
         places = [place.format(video_id=video_id) for place in card.video_places]
