@@ -183,7 +183,7 @@ def make_plan(
         videos = videos.filter(wanted)
     skipped: dict[str, str] = {}
     if missing is not None:
-        videos, skipped = _find_videos(videos, card, root, missing)
+        videos, skipped = find_videos(videos, card, root, missing)
     if not videos.num_rows:
         raise InputError(
             f"no video of {card.name} to build from below {root}",
@@ -203,7 +203,7 @@ def make_plan(
     )
 
 
-def _find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
+def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
     paths, skipped = [], {}
     for video_id in videos["video_id"].to_pylist():
         places = [place.format(video_id=video_id) for place in card.video_places]
