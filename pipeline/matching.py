@@ -345,4 +345,3 @@ def encode(
     rows = np.arange(len(boxes))
     encode_rows(boxes, priors, rows, rows, np.array(rule.variances, np.float32), loc)
     return loc
-

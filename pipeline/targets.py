@@ -11,7 +11,7 @@ from numba import njit
 
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
-from pipeline.matching import MatchRule, PriorGrid, encode_rows, match_rows, make_scratch
+from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
 from pipeline.philox import video_key
 from pipeline.views import draw_view, project, whole_frame
 
@@ -103,7 +103,9 @@ def video_targets(
     parts: list[tuple[np.ndarray, ...]] = []
     done = 0
     capacity = _ROWS_PER_VIEW * (1 + views) * 64 + len(grid.boxes)
-    class_and_mirror = np.stack([labels, np.array(mirrored_label)[labels]]).astype(np.int64) if T else np.zeros((2, 0), np.int64)
+    class_and_mirror = (
+        np.stack([labels, np.array(mirrored_label)[labels]]).astype(np.int64) if T else np.zeros((2, 0), np.int64)
+    )
     variances = np.array(rule.variances, np.float32)
     scratch = make_scratch(len(grid.boxes))
     while done < C:
@@ -152,9 +154,7 @@ def _fill(
                 whole_frame(width, height, rect)
                 flip, drawn, bits = False, 0, project(boxes, rect, False, projected)
             else:
-                flip, drawn, bits = draw_view(
-                    stream, key0, key1, start, view, boxes, width, height, rect, projected
-                )
+                flip, drawn, bits = draw_view(stream, key0, key1, start, view, boxes, width, height, rect, projected)
             in_view = np.empty(len(tubes), np.int64)
             count = 0
             for i in range(len(tubes)):
@@ -165,7 +165,9 @@ def _fill(
             if filled + M > len(prior):
                 return done, filled_before
             loc[filled : filled + M] = 0
-            encode_rows(projected[:count], grid.boxes, scratch.prior[:M], scratch.tube[:M], variances, loc[filled : filled + M])
+            encode_rows(
+                projected[:count], grid.boxes, scratch.prior[:M], scratch.tube[:M], variances, loc[filled : filled + M]
+            )
             for i in range(M):
                 prior[filled + i], overlap[filled + i] = scratch.prior[i], scratch.overlap[i]
                 if scratch.tube[i] < 0:

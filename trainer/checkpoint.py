@@ -18,6 +18,8 @@ from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 
 VERSION = 1
+LAST = "last.pt"
+"""A link to the newest checkpoint of a run."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class CheckpointMeta:
 
 def save_checkpoint(path: Path, model: ActNet, optimiser: torch.optim.Optimizer, meta: CheckpointMeta) -> None:
     """Writes weights, momentum and meta: temp file, fsync, rename. A checkpoint of that name is replaced whole.
+    `LAST` beside it points to it.
 
     Nothing else is needed to go on: order, colours and schedule are functions of the seed and the step.
     """
@@ -62,6 +65,8 @@ def save_checkpoint(path: Path, model: ActNet, optimiser: torch.optim.Optimizer,
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        temporary.symlink_to(path.name)
+        os.replace(temporary, path.parent / LAST)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -86,7 +91,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
         layers = (PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in raw["priors"]["layers"])
         spec = PriorSpec(raw["priors"]["image_size"], tuple(layers))
         return content, CheckpointMeta(**{**raw, "classes": tuple(raw["classes"]), "priors": spec})
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+    ) as error:
         raise InputError(
             f"checkpoint {path} is damaged or not one of trainer.run",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,

@@ -65,7 +65,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.iterations < 1 or self.accumulate < 1 or self.log_every < 1 or self.save_every < 1:
-            raise InputError("batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it")
+            raise InputError(
+                "batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it"
+            )
         if not 0 < self.width <= 1 or self.base_lr <= 0 or self.keep < 1:
             raise InputError("width must be in (0, 1], base-lr above 0 and keep 1 or more", todo="change it")
 
@@ -95,7 +97,8 @@ def load_config(preset: str, overrides: dict[str, Any]) -> Config:
 
 def from_json(raw: dict[str, Any]) -> Config:
     """A config from plain values, as a preset or a checkpoint holds them."""
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return Config(**values)
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,13 @@ def config_fields() -> list[Field]:
 
 
 def _field_docs() -> dict[str, str]:
+    """The strings under the fields of `Config`."""
     import ast
     import inspect
 
-    body = ast.parse(inspect.getsource(Config)).body[0].body  # type: ignore[attr-defined]
+    body: Any = ast.parse(inspect.getsource(Config)).body[0]
     return {
-        field.target.id: doc.value.value
-        for field, doc in zip(body, body[1:], strict=False)
+        field.target.id: doc.value.value  # type: ignore[union-attr, attr-defined]
+        for field, doc in zip(body.body, body.body[1:])
         if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
     }

@@ -42,7 +42,9 @@ def join(device: str) -> Ranks:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda", found="no GPU that torch can use", todo="use --device cpu, or install torch for CUDA")
+        raise InputError(
+            "--device cuda", found="no GPU that torch can use", todo="use --device cpu, or install torch for CUDA"
+        )
     if device == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)

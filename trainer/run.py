@@ -50,6 +50,7 @@ def train(job: Job, config: Config) -> None:
     from trainer.data.photometric import colour_matrix, distort
     from trainer.data.reader import Store
     from trainer.distributed import join
+    from trainer.host_memory import keep_freed_memory
     from trainer.logs import Log, Watch
     from trainer.loss import tubelet_loss
     from trainer.model import ActNet
@@ -57,6 +58,8 @@ def train(job: Job, config: Config) -> None:
     from trainer.optim import make_optimiser, parameter_groups, rate_at, set_rate
 
     ranks = join(job.device)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     store = Store.open(job.store, job.split)
     meta = store.meta
     checkpoints = job.out / "checkpoints"
@@ -71,7 +74,9 @@ def train(job: Job, config: Config) -> None:
     origins = initialise(model, config.seed)
     if job.init is not None:
         origins = load_weights(model, job.init, origins)
-    model.to(ranks.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
+    model.to(ranks.device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = make_optimiser(parameter_groups(model, config), config)
     start, best = 0, None
     if newest is not None:
@@ -230,7 +235,10 @@ def _validate(
     if log is None:
         return best
     log.add(step, {"val_frame_map": figure, "val_video_map": metrics["video_map"]["0.5"]})
-    print(f"step {step}: validation frame-mAP@0.5 {figure:.4f}, video-mAP@0.5 {metrics['video_map']['0.5']:.4f}", flush=True)
+    print(
+        f"step {step}: validation frame-mAP@0.5 {figure:.4f}, video-mAP@0.5 {metrics['video_map']['0.5']:.4f}",
+        flush=True,
+    )
     if best is not None and figure <= best:
         return best
     save(step)
@@ -259,7 +267,17 @@ def _settings(command: Any) -> Any:
 @click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_settings
-def cli(store: Path, val_store: Path | None, split: str, preset: str, init: Path | None, out: Path | None, resume: bool, device: str, **settings: Any) -> None:
+def cli(
+    store: Path,
+    val_store: Path | None,
+    split: str,
+    preset: str,
+    init: Path | None,
+    out: Path | None,
+    resume: bool,
+    device: str,
+    **settings: Any,
+) -> None:
     """Trains an ACT network on a store.
 
     \b

@@ -52,14 +52,20 @@ def initialise(model: ActNet, seed: int) -> list[Origin]:
                 nn.init.uniform_(module.weight, -bound, bound)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
-            origins += [_origin(f"{name}.weight", module.weight, rule, promised), _origin(f"{name}.bias", module.bias, "zero", 0)]
+            origins += [
+                _origin(f"{name}.weight", module.weight, rule, promised),
+                _origin(f"{name}.bias", module.bias, "zero", 0),
+            ]
         elif isinstance(module, L2Norm):
             # a cell's L2 norm is spread over fewer channels when the network is narrower
             nn.init.constant_(module.weight, module.initial_scale * math.sqrt(model.backbone.width))
             origins.append(_origin(f"{name}.weight", module.weight, "20 sqrt(width)", 0))
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-            origins += [_origin(f"{name}.weight", module.weight, "one", 0), _origin(f"{name}.bias", module.bias, "zero", 0)]
+            origins += [
+                _origin(f"{name}.weight", module.weight, "one", 0),
+                _origin(f"{name}.bias", module.bias, "zero", 0),
+            ]
     _check(model, origins)
     return origins
 
@@ -130,7 +136,9 @@ def _read_torch(path: Path) -> Table:
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
-        raise InputError(f"{path} is refused", found=str(error).splitlines()[0], wanted="weights only", todo="check --init") from error
+        raise InputError(
+            f"{path} is refused", found=str(error).splitlines()[0], wanted="weights only", todo="check --init"
+        ) from error
     prefix = "features." if "features.0.weight" in state else ""
     positions = dict(zip(TRUNK, _POSITIONS, strict=True))
     if f"{prefix}0.weight" not in state:
@@ -191,4 +199,6 @@ def report(origins: list[Origin], write: Callable[[str], None]) -> None:
     """A line a parameter: its source, mean and deviation."""
     for origin in origins:
         promise = "" if origin.promised is None else f" (promised {origin.promised:.4g})"
-        write(f"{origin.name:36s} {origin.source:28s} mean {origin.mean:+.4g} deviation {origin.deviation:.4g}{promise}")
+        write(
+            f"{origin.name:36s} {origin.source:28s} mean {origin.mean:+.4g} deviation {origin.deviation:.4g}{promise}"
+        )
