@@ -15,7 +15,7 @@ from pipeline import demo
 from pipeline.demo import FRAMES, HEIGHT, SWEEPS, WIDTH, Actor, Scene, make_demo, make_scenes, render
 
 CLASSES = tuple(SWEEPS)
-SEEDS = 6
+SEEDS = 3
 
 
 @pytest.fixture(scope="module")
