@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_manifests.errors import InputError
@@ -66,11 +67,16 @@ def load_card(name_or_path: str) -> Card:
             raise InputError(
                 f"dataset card {path} is not there", wanted="a .toml file", todo="check the path of --dataset"
             )
-        text = path.read_text()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"dataset card {path} is not text in UTF-8", found=str(error), todo="save it so"
+            ) from error
     elif name_or_path in known_cards():
         text = (resources.files("data_manifests") / "cards" / f"{name_or_path}.toml").read_text()
     else:
-        near = difflib.get_close_matches(name_or_path, known_cards(), n=1)
+        near = difflib.get_close_matches(name_or_path.lower(), known_cards(), n=1)
         raise InputError(
             f"unknown dataset {name_or_path!r}",
             wanted=f"one of {', '.join(known_cards())}, or the path of a card (.toml)",
@@ -91,37 +97,67 @@ def load_card(name_or_path: str) -> Card:
 
 
 def _parse(raw: dict[str, Any]) -> Card:
+    for name in ("annotations", "videos", "splits", "mirror", "expected"):
+        if not isinstance(raw.get(name, {}), dict):
+            raise TypeError(f"{name} must be a table, [{name}]")
     _only(raw, "", {"name", "title", "classes", "annotations", "splits", "videos", "mirror", "priors", "expected"})
     annotations, videos, splits = raw["annotations"], raw["videos"], raw.get("splits", {})
     _only(annotations, "annotations.", {"format", "files", "box_width", "box_height", "first_frame"})
     _only(videos, "videos.", {"places"})
     _only(splits, "splits.", {"test_lists"})
-    classes = tuple(raw["classes"])
+    classes = _texts(raw, "classes")
     if not classes or len(set(classes)) != len(classes) or len(classes) > 254:
         raise ValueError(f"classes must be 1 to 254 different names, found {len(classes)}")
     mirror = raw.get("mirror", {})
     _only(mirror, "mirror.", set(classes))
     _only(dict.fromkeys(mirror.values()), "mirror.", set(classes))
+    files, places = _texts(annotations, "files"), _texts(videos, "places")
+    test_lists = _texts(splits, "test_lists", ())
+    for place in (*files, *test_lists, *places):
+        if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+            raise ValueError(f"the place {place!r} is not below the dataset's root")
+    for place in places:
+        if set(re.findall(r"{.*?}", place)) != {"{video_id}"} or place.count("{") != place.count("}"):
+            raise ValueError(f"videos.places: {place!r} must have {{video_id}} in it, and no other braces")
+    box_width, box_height = (int(annotations[side]) for side in ("box_width", "box_height"))
+    if not (0 < box_width < 32768 and 0 < box_height < 32768):
+        raise ValueError(f"annotations.box_width and box_height must be 1 to 32767, found {box_width} x {box_height}")
     return Card(
         name=raw["name"],
         title=raw.get("title", raw["name"]),
         classes=classes,
         annotation_format=annotations["format"],
-        annotation_files=tuple(annotations["files"]),
-        box_width=int(annotations["box_width"]),
-        box_height=int(annotations["box_height"]),
+        annotation_files=files,
+        box_width=box_width,
+        box_height=box_height,
         first_frame=int(annotations.get("first_frame", 0)),
-        test_lists=tuple(splits.get("test_lists", ())),
-        video_places=tuple(videos["places"]),
+        test_lists=test_lists,
+        video_places=places,
         mirrored=tuple(classes.index(mirror.get(name, name)) for name in classes),
         priors=_parse_priors(raw["priors"]) if "priors" in raw else ACT300,
         expected=raw.get("expected", {}),
     )
 
 
+def _texts(table: Mapping[str, Any], key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    values = table[key] if default is None else table.get(key, default)
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) and value for value in values):
+        raise TypeError(f"{key} must be a list of texts, found {values!r}")
+    return tuple(values)
+
+
 def _parse_priors(raw: dict[str, Any]) -> PriorSpec:
-    layers = (PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in raw["layers"])
-    return PriorSpec(int(raw["image_size"]), tuple(layers))
+    """Sizes become floats, so that 30 and 30.0 give one digest."""
+    layers = (
+        {
+            **layer,
+            "min_size": float(layer["min_size"]),
+            "max_size": float(layer["max_size"]),
+            "ratios": tuple(map(float, layer["ratios"])),
+        }
+        for layer in raw["layers"]
+    )
+    return PriorSpec(int(raw["image_size"]), tuple(PriorLayer(**layer) for layer in layers))
 
 
 def _only(table: Mapping[str, Any], prefix: str, known: set[str]) -> None:

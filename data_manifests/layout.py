@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
+from jaxtyping import Int64, Integer, Shaped
 
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import PriorLayer, PriorSpec
@@ -20,6 +22,8 @@ IGNORED = 255
 """The label of a prior that is neither positive nor background."""
 
 MANIFEST = "manifest.json"
+MANIFEST_COPY = "manifest.copy.json"
+SHARDS = "shards"
 ROOT = "zarr.json"
 PRIORS = "priors"
 TABLES = {"videos": "tables/videos.parquet", "tubes": "tables/tubes.parquet"}
@@ -37,7 +41,10 @@ ARRAYS: dict[str, tuple[str, str]] = {
     "views/mirrored": ("uint8", "(C, 1 + V)"),
     "views/sampler": ("uint8", "(C, 1 + V)"),
     "views/kept": ("uint64", "(C, 1 + V) bit i: the clip's i-th tube is in the view"),
-    "targets/offsets": ("int64", "(C * (1 + V) + 1,) row r = clip * (1 + V) + view has targets offsets[r]:offsets[r + 1]"),
+    "targets/offsets": (
+        "int64",
+        "(C * (1 + V) + 1,) row r = clip * (1 + V) + view has targets offsets[r]:offsets[r + 1]",
+    ),
     "targets/prior": ("uint16", "(M,)"),
     "targets/label": ("uint8", "(M,) class + 1, or 255: ignored"),
     "targets/tube": ("uint8", "(M,) tube in its video, 255: none"),
@@ -46,6 +53,17 @@ ARRAYS: dict[str, tuple[str, str]] = {
     "targets/crc32c": ("uint32", "(C * (1 + V),) of the row's view and targets, salted"),
 }
 """Every array of a shard: its type, and its shape and meaning."""
+
+
+def row_shape(array: str, K: int, views: int) -> tuple[int, ...]:
+    """Shape of one row of one of `ARRAYS`; the first axis is what grows."""
+    rows = {"views/rectangle": (1 + views, 4), "targets/loc": (K, 4)}
+    return rows.get(array, (1 + views,) if array.startswith("views/") else ())
+
+
+def data_file(array: Path, axes: int) -> Path:
+    """The one file of an array's data."""
+    return array / "c" / "/".join("0" * axes)
 
 
 @dataclass(frozen=True)
@@ -82,11 +100,22 @@ class Settings:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Settings:
-        """The inverse of `to_json`; KeyError and TypeError tell a field that is missing or unknown."""
-        spec = raw["priors"]
-        layers = tuple(PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in spec["layers"])
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
-        return cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: a field is missing, unknown or of another type.
+        """
+        try:
+            spec = raw["priors"]
+            layers = tuple(PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in spec["layers"])
+            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+            return cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                "the settings of the store are not what this version knows",
+                found=f"{type(error).__name__}: {error}",
+                todo="read it with the version that built it, or build it again",
+            ) from error
 
     @property
     def image_size(self) -> int:
@@ -120,23 +149,29 @@ def frame_crc32c(shard: str, row: int, encoded: bytes) -> int:
     return google_crc32c.extend(salt(shard, row), encoded)
 
 
-def view_crc32c(
-    shard: str,
-    row: int,
-    clip: tuple[int, int, int],
-    rectangle: np.ndarray,
-    mirrored: int,
-    sampler: int,
-    kept: int,
-    targets: tuple[np.ndarray, ...],
-) -> int:
-    """Checksum of view row `row`: of its clip (video, first row, first frame), its view, and its targets.
+def view_heads(
+    clips: Integer[np.ndarray, "C 3"],
+    rectangle: Integer[np.ndarray, "C views 4"],
+    mirrored: Shaped[np.ndarray, "C views"],
+    sampler: Integer[np.ndarray, "C views"],
+    kept: Integer[np.ndarray, "C views"],
+) -> Int64[np.ndarray, "C views 10"]:
+    """What a view row's checksum covers beside its targets: video, first row, first frame; the four of `views/`."""
+    heads = np.empty((*mirrored.shape, 10), "<i8")
+    heads[..., :3] = clips[:, None]
+    heads[..., 3:7] = rectangle
+    heads[..., 7], heads[..., 8], heads[..., 9] = mirrored, sampler, kept.view(np.int64)
+    return heads
+
+
+def view_crc32c(shard: str, row: int, head: bytes, targets: Iterable[bytes]) -> int:
+    """Checksum of view row `row`: of its clip, its view, and its targets.
 
     Args:
-        targets: the row's prior, label, tube, overlap and loc.
+        head: the bytes of its `view_heads`.
+        targets: the bytes of the row's prior, label, tube, overlap and loc.
     """
-    head = np.array([*clip, *rectangle, mirrored, sampler], np.int64).tobytes() + int(kept).to_bytes(8, "little")
-    return google_crc32c.extend(salt(shard, row), head + b"".join(part.tobytes() for part in targets))
+    return google_crc32c.extend(salt(shard, row), head + b"".join(targets))
 
 
 def file_crc32c(path: Path) -> int:

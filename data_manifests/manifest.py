@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_manifests.errors import InputError
-from data_manifests.layout import FORMAT_VERSION, MANIFEST, check_version, digest, file_crc32c
+from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, check_version, digest, file_crc32c
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,15 @@ Files = dict[str, FileRecord]
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One shard: planned, and built once `files` is there (paths below the shard)."""
+    """One shard: planned, and built once `files` is there (paths below the shard).
+
+    Args:
+        annotations: digest of its videos' annotations, so that they cannot change between plan, build and repair.
+    """
 
     split: str
     videos: tuple[str, ...]
+    annotations: str = ""
     frames: int = 0
     clips: int = 0
     targets: int = 0
@@ -42,12 +47,14 @@ class Manifest:
 
     Args:
         settings_digest: of the store's `Settings`.
+        attributes: of the root group: the settings themselves, and the versions of the libraries that built the store.
         shards: by name.
         skipped: videos that were not there, and why.
         files: of the root, the priors and the tables; the tables are there once every shard is built.
     """
 
     settings_digest: str
+    attributes: dict[str, Any] = field(default_factory=dict)
     shards: dict[str, ShardRecord] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     files: Files = field(default_factory=dict)
@@ -65,20 +72,41 @@ class Manifest:
 def file_records(folder: Path) -> Files:
     """Records of all files below a folder, by their path below it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, file_crc32c(path)) for path in paths
-    }
+    return {path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, file_crc32c(path)) for path in paths}
+
+
+def check_file(folder: Path, name: str, files: Files, *, deep: bool) -> Path:
+    """The path of a recorded file that has its recorded size and, if `deep`, its checksum.
+
+    Raises:
+        InputError: it has not, or is not there, or not recorded.
+    """
+    path = folder / name
+    todo = "python -m pipeline verify STORE --repair"
+    record = files.get(name)
+    if record is None or not path.is_file():
+        raise InputError(f"{path} is missing" if record else f"the manifest lacks {path}", todo=todo)
+    size = path.stat().st_size
+    if size != record.size:
+        raise InputError(f"{path} has another size", found=f"{size} bytes", wanted=f"{record.size}", todo=todo)
+    if deep and file_crc32c(path) != record.crc32c:
+        raise InputError(f"{path} is damaged", found="its checksum does not fit the manifest", todo=todo)
+    return path
 
 
 def save_manifest(manifest: Manifest, store: Path) -> None:
-    """Writes it in one step: a reader sees the old one or the new one, also after a crash."""
+    """Writes it in one step: a reader sees the old one or the new one, also after a crash. Then its copy, for repair."""
     body = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    write_atomically(store / MANIFEST, json.dumps({**body, "digest": digest(body)}, indent=1).encode())
+    for table in ("shards", "skipped", "files"):
+        body[table] = dict(sorted(body[table].items()))
+    content = json.dumps({**body, "digest": digest(body)}, indent=1).encode()
+    write_atomically(store / MANIFEST, content)
+    write_atomically(store / MANIFEST_COPY, content)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Temp file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Temp file, fsync, rename, fsync of the folder. One writer at a time: what a killed one left is overwritten."""
+    temporary = path.with_name(f".{path.name}.new")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -90,6 +118,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_tree(folder: Path) -> None:
+    """Makes a folder and all below it durable."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with open(Path(place, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -99,16 +136,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_manifest(store: Path) -> Manifest:
-    """The manifest of a store.
+def load_manifest(store: Path, name: str = MANIFEST) -> Manifest:
+    """The manifest of a store, or its copy.
 
     Raises:
         InputError: there is no store, or its manifest is damaged, of another version, or names files outside it.
     """
-    path = store / MANIFEST
+    path = store / name
     if not path.is_file():
         raise InputError(
-            f"no store at {store}", found=f"no {MANIFEST}", wanted="a folder made by `python -m pipeline build`",
+            f"no store at {store}", found=f"no {name}", wanted="a folder made by `python -m pipeline build`",
             todo="check the path of --store, or build it",
         )  # fmt: skip
     try:
@@ -118,11 +155,25 @@ def load_manifest(store: Path) -> Manifest:
         if claimed != digest(raw):
             raise ValueError("its digest does not fit its content")
         shards = {_plain(name): _shard(record) for name, record in raw["shards"].items()}
-        return Manifest(raw["settings_digest"], shards, raw["skipped"], _files(raw["files"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Manifest(raw["settings_digest"], raw["attributes"], shards, raw["skipped"], _files(raw["files"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is damaged", found=f"{type(error).__name__}: {error}", todo="build the store again in another place"
-        ) from error
+            f"{path} is damaged", found=f"{type(error).__name__}: {error}", wanted="the manifest that the build wrote",
+            todo="python -m pipeline verify STORE --repair, which puts its copy back",
+        ) from error  # fmt: skip
+
+
+def copy_is_ahead(manifest: Manifest, store: Path) -> bool:
+    """Whether the copy records more than the manifest: then somebody put an old manifest back."""
+    try:
+        copy = load_manifest(store, MANIFEST_COPY)
+    except InputError:
+        return False
+
+    def recorded(of: Manifest) -> tuple[int, int, int]:
+        return len(of.shards), len(of.shards) - len(of.unfinished), len(of.files)
+
+    return recorded(copy) > recorded(manifest)
 
 
 def _shard(raw: dict[str, Any]) -> ShardRecord:

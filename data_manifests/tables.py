@@ -34,7 +34,7 @@ def boxes_of(tubes: pa.Table, row: int) -> Float32[np.ndarray, "frames 4"]:
     return boxes.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
 
 
-def box_column(boxes: list[Float32[np.ndarray, "frames 4"]]) -> pa.Array:
+def box_column(boxes: list[Float32[np.ndarray, "_ 4"]]) -> pa.Array:
     """A `boxes` column from one array a tube."""
     flat = np.concatenate(boxes).astype(np.float32).ravel() if boxes else np.zeros(0, np.float32)
     offsets = np.concatenate([[0], np.cumsum([len(b) for b in boxes])]).astype(np.int32)

@@ -5,84 +5,84 @@ One outer chunk (zarr's shard) holds inner chunks without a codec, in order; zar
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
 from jaxtyping import Shaped
 
-from data_manifests.layout import ARRAYS, CHUNK_BYTES
+from data_manifests.layout import ARRAYS, CHUNK_BYTES, data_file, row_shape
 
 
-class ByteStream:
-    """The data of a one-dimensional uint8 array, written piece by piece.
+class RowStream:
+    """One of `ARRAYS`, written rows at a time, so that memory does not grow with it.
 
-    Use it as a context manager; it is an array once `close` wrote its metadata.
+    Use it as a context manager; it is an array once `close` wrote its end and its metadata.
     """
 
-    def __init__(self, shard: Path, name: str) -> None:
-        self.shard, self.name, self.size = shard, name, 0
-        (shard / name / "c").mkdir(parents=True)
-        self._file = open(shard / name / "c" / "0", "wb")  # noqa: SIM115  (closed by close)
+    def __init__(self, shard: Path, name: str, K: int, views: int) -> None:
+        self.rows = 0
+        self._shard, self._name = shard, name
+        self._type, self._row = np.dtype(ARRAYS[name][0]).newbyteorder("<"), row_shape(name, K, views)
+        row_bytes = self._type.itemsize * int(np.prod(self._row))
+        self._chunk_rows = max(1, CHUNK_BYTES // row_bytes)
+        self._chunk_bytes = self._chunk_rows * row_bytes
+        self._size = 0
+        path = data_file(shard / name, 1 + len(self._row))
+        path.parent.mkdir(parents=True)
+        self._file = open(path, "wb")  # noqa: SIM115  (closed by close or __exit__)
 
-    def append(self, piece: bytes) -> None:
-        """Adds bytes at the end."""
+    def append(self, rows: Shaped[np.ndarray, "..."]) -> None:
+        """Adds rows at the end.
+
+        Raises:
+            ValueError: rows of another shape.
+        """
+        if rows.shape[1:] != self._row:
+            raise ValueError(f"{self._name}: rows of {rows.shape[1:]}, not {self._row}")
+        self._write(np.ascontiguousarray(rows, self._type).tobytes(), len(rows))
+
+    def append_bytes(self, piece: bytes) -> None:
+        """Adds a piece of a byte stream."""
+        self._write(piece, len(piece))
+
+    def _write(self, piece: bytes, rows: int) -> None:
         self._file.write(piece)
-        self.size += len(piece)
+        self._size += len(piece)
+        self.rows += rows
 
     def close(self) -> None:
         """Pads the last chunk, writes zarr's index and the array's metadata."""
-        _finish(self._file, self.size)
+        chunks = max(1, -(-self._size // self._chunk_bytes))
+        self._file.write(bytes(chunks * self._chunk_bytes - self._size))
+        places = np.arange(chunks, dtype="<u8") * self._chunk_bytes
+        index = np.stack([places, np.full(chunks, self._chunk_bytes, "<u8")], 1).tobytes()
+        self._file.write(index + google_crc32c.value(index).to_bytes(4, "little"))
         self._file.close()
-        _describe(self.shard, self.name, (self.size,), np.dtype(np.uint8), CHUNK_BYTES)
+        zarr.create_array(
+            zarr.storage.LocalStore(self._shard),
+            name=self._name,
+            shape=(self.rows, *self._row),
+            dtype=self._type,
+            chunks=(self._chunk_rows, *self._row),
+            shards=(chunks * self._chunk_rows, *self._row),
+            compressors=None,
+            filters=None,
+            fill_value=0,
+        )
 
-    def __enter__(self) -> ByteStream:
+    def __enter__(self) -> RowStream:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
 
-def write_array(shard: Path, name: str, array: Shaped[np.ndarray, "..."]) -> None:
-    """Writes one of `ARRAYS`, which says its type, chunked along the first axis."""
-    array = np.ascontiguousarray(array, ARRAYS[name][0])
-    row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:])))
-    rows = max(1, CHUNK_BYTES // row_bytes)
-    data = shard / name / "c" / "/".join("0" * array.ndim)
-    data.parent.mkdir(parents=True)
-    with open(data, "wb") as file:
-        file.write(array.data if array.size else b"")
-        _finish(file, array.nbytes, rows * row_bytes)
-    _describe(shard, name, array.shape, array.dtype, rows)
-
-
-def _finish(file: object, size: int, chunk: int = CHUNK_BYTES) -> None:
-    chunks = max(1, -(-size // chunk))
-    file.write(bytes(chunks * chunk - size))  # type: ignore[attr-defined]
-    places = np.arange(chunks, dtype="<u8") * chunk
-    index = np.stack([places, np.full(chunks, chunk, "<u8")], 1).tobytes()
-    file.write(index + google_crc32c.value(index).to_bytes(4, "little"))  # type: ignore[attr-defined]
-    file.flush()  # type: ignore[attr-defined]
-    os.fsync(file.fileno())  # type: ignore[attr-defined]
-
-
-def _describe(shard: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, rows: int) -> None:
-    outer = max(1, -(-shape[0] // rows)) * rows
-    zarr.create_array(
-        zarr.storage.LocalStore(shard),
-        name=name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(rows, *shape[1:]),
-        shards=(outer, *shape[1:]),
-        compressors=None,
-        filters=None,
-        fill_value=0,
-    )
-
-
-def write_attributes(folder: Path, attributes: dict[str, object]) -> None:
+def write_attributes(folder: Path, attributes: dict[str, Any]) -> None:
     """Attributes of the group that holds the arrays."""
     zarr.open_group(zarr.storage.LocalStore(folder), mode="a").attrs.put(attributes)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import io
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,13 +22,36 @@ import zarr
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
-from data_manifests.layout import FORMAT_VERSION, MANIFEST, PRIORS, TABLES, Settings, differing, file_crc32c
-from data_manifests.manifest import FileRecord, Manifest, ShardRecord, load_manifest, save_manifest
-from data_manifests.tables import boxes_of
+from data_manifests.layout import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_COPY,
+    PRIORS,
+    ROOT,
+    SHARDS,
+    TABLES,
+    Settings,
+    differing,
+    file_crc32c,
+)
+from data_manifests.manifest import (
+    FileRecord,
+    Files,
+    Manifest,
+    ShardRecord,
+    check_file,
+    copy_is_ahead,
+    file_records,
+    load_manifest,
+    save_manifest,
+    sync_folder,
+    sync_tree,
+    write_atomically,
+)
+from pipeline.jobs import run_jobs, shard_jobs
 from pipeline.plan import Plan
 from pipeline.priors import make_priors
-from pipeline.reconcile import Tube
-from pipeline.shards import BUILDING, ShardJob, VideoJob, build_shard
+from pipeline.shards import BUILDING, place_shard
 
 LOCK = ".lock"
 
@@ -64,32 +87,42 @@ def build(
         executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
 
     Raises:
-        InputError: the place is another's, another build is at work there, the store has other settings, or a video is
-            damaged. All finished shards stay.
+        InputError: the place is another's, another build is at work there, the store has other settings, annotations of
+            its videos have changed, or a video is damaged. All finished shards stay.
     """
     started = time.monotonic()
     _claim(store)
-    with _only_build(store):
-        manifest = _open_or_create(plan, store)
+    with only_build(store):
         shutil.rmtree(store / BUILDING, ignore_errors=True)
+        manifest = _open_or_create(plan.settings, store)
         before = len(manifest.shards) - len(manifest.unfinished)
-        if plan.shards or plan.skipped != manifest.skipped:
-            manifest = replace(manifest, shards={**manifest.shards, **plan.shards}, skipped=plan.skipped)
+        planned = _with_plan(manifest, plan)
+        jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings)
+        records = {name: replace(planned[name], annotations=job.annotations_digest) for name, job in jobs.items()}
+        _check_annotations(manifest, records)
+        to_build = [jobs[name] for name, record in sorted(records.items()) if record.files is None]
+        frames = sum(video.annotated_frames or 0 for job in to_build for video in job.videos)
+        shards = {**planned, **records}
+        taken = {video_id for record in shards.values() for video_id in record.videos}
+        skipped = {v: why for v, why in {**manifest.skipped, **plan.skipped}.items() if v not in taken}
+        complete = all(path in manifest.files for path in TABLES.values())
+        if shards != manifest.shards or skipped != manifest.skipped or not _copy_is_good(store):
+            manifest = replace(manifest, shards=shards, skipped=skipped)
             save_manifest(manifest, store)
-        jobs = [_job(name, manifest.shards[name], plan, card, root, store) for name in manifest.unfinished]
-        frames = sum(video.annotated_frames or 0 for job in jobs for video in job.videos)
-        if jobs:
-            for name, record in _run(jobs, workers, executor):
-                manifest = manifest.with_shard(name, record)
+        with closing(run_jobs(to_build, workers, executor)) as finished:
+            for built in finished:
+                place_shard(built, store)
+                manifest = manifest.with_shard(built.name, built.record)
                 save_manifest(manifest, store)
                 if progress is not None:
-                    progress(record.frames, frames)
-        if jobs or not all(path in manifest.files for path in TABLES.values()):
-            _write_tables(manifest, store)
-            save_manifest(replace(manifest, files=_root_files(store)), store)
+                    progress(built.record.frames, frames)
+        if to_build or not complete:
+            files = {**manifest.files, **write_tables(manifest, store)}
+            manifest = replace(manifest, files=files)
+            save_manifest(manifest, store)
         shutil.rmtree(store / BUILDING, ignore_errors=True)
-    built = sum(manifest.shards[job.name].frames for job in jobs)
-    return BuildReport(len(jobs), built, time.monotonic() - started, before, plan.skipped)
+    done = sum(manifest.shards[job.name].frames for job in to_build)
+    return BuildReport(len(to_build), done, time.monotonic() - started, before, plan.skipped)
 
 
 def present_manifest(store: Path) -> Manifest | None:
@@ -97,132 +130,158 @@ def present_manifest(store: Path) -> Manifest | None:
     return load_manifest(store) if (store / MANIFEST).is_file() else None
 
 
+@contextmanager
+def only_build(store: Path) -> Iterator[None]:
+    """Holds the store's lock: one build or repair at a time. It ends with the process, however that ends.
+
+    Raises:
+        InputError: another holds it, saying who.
+    """
+    path = store / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise InputError(
+                f"another build is at work on {store}", found=holder, todo="wait for it, or stop it"
+            ) from None
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)  # its holder removed it just now
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def write_root(store: Path, attributes: dict[str, Any], settings: Settings) -> Files:
+    """Writes the root group and the priors, and returns the records of their files."""
+    making = store / BUILDING / "root"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    group = zarr.create_group(zarr.storage.LocalStore(making), attributes=attributes)
+    priors = make_priors(settings.priors)
+    array = group.create_array(PRIORS, shape=priors.shape, dtype="<f4", chunks=priors.shape, compressors=None)
+    array[:] = priors
+    sync_tree(making)
+    files = file_records(making)
+    shutil.rmtree(store / PRIORS, ignore_errors=True)
+    os.replace(making / ROOT, store / ROOT)
+    os.rename(making / PRIORS, store / PRIORS)
+    sync_folder(store)
+    return files
+
+
+def write_tables(manifest: Manifest, store: Path) -> Files:
+    """Writes the shards' tables, end to end, and returns their records.
+
+    Raises:
+        InputError: a shard's table is not what was recorded.
+    """
+    (store / "tables").mkdir(exist_ok=True)
+    for name, place in TABLES.items():
+        tables = [
+            pq.read_table(check_file(store / SHARDS / shard, f"{name}.parquet", record.files or {}, deep=True))
+            for shard, record in sorted(manifest.shards.items())
+        ]
+        content = io.BytesIO()
+        pq.write_table(pa.concat_tables(tables), content)
+        write_atomically(store / place, content.getvalue())
+    return {place: FileRecord((store / place).stat().st_size, file_crc32c(store / place)) for place in TABLES.values()}
+
+
 def _claim(store: Path) -> None:
+    """Makes the folder, or sees that it is ours: a store, or what a killed build left before its first record."""
     if store.exists() and not store.is_dir():
         raise InputError(f"{store} is not a folder", todo="choose another --store")
-    strangers = [p.name for p in store.iterdir() if p.name != LOCK] if store.is_dir() else []
-    if strangers and not (store / MANIFEST).is_file() and not set(strangers) <= {"zarr.json", PRIORS}:
+    strangers = {p.name for p in store.iterdir()} - {LOCK, BUILDING} if store.is_dir() else set()
+    begun = strangers <= {ROOT, PRIORS, f".{MANIFEST}.new"} and _is_our_root(store / ROOT)
+    if strangers and not strangers & {MANIFEST, MANIFEST_COPY} and not begun:
         raise InputError(
             f"{store} holds something else",
             found=", ".join(sorted(strangers)[:5]),
             wanted=f"an empty folder, or a store with its {MANIFEST}",
             todo="choose another --store; nothing there was touched",
         )
+    if MANIFEST_COPY in strangers and MANIFEST not in strangers:
+        raise InputError(
+            f"the store at {store} lost its {MANIFEST}",
+            todo="python -m pipeline verify STORE --repair puts its copy back",
+        )
     store.mkdir(parents=True, exist_ok=True)
 
 
-@contextmanager
-def _only_build(store: Path) -> Iterator[None]:
-    descriptor = os.open(store / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+def _is_our_root(path: Path) -> bool:
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
-            raise InputError(
-                f"another build is at work on {store}", found=holder, todo="wait for it, or stop it"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        yield
-        (store / LOCK).unlink()
-    finally:
-        os.close(descriptor)
+        return "settings_digest" in json.loads(path.read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def _open_or_create(plan: Plan, store: Path) -> Manifest:
-    if (store / MANIFEST).is_file():
-        manifest = load_manifest(store)
-        if manifest.settings_digest != plan.settings.digest:
-            theirs = Settings.from_json(zarr.open_group(store, mode="r").attrs["settings"])  # type: ignore[arg-type]
-            raise InputError(
-                f"the store at {store} was built with other settings",
-                found="; ".join(differing(theirs, plan.settings)) + " (there / here)",
-                wanted="the same settings, to add to it",
-                todo="use the same settings, or another --store",
-            )
-        return manifest
-    versions = {name: importlib.metadata.version(name) for name in ("tubelets", "numpy", "simplejpeg", "zarr")}
-    group = zarr.create_group(
-        zarr.storage.LocalStore(store),
-        overwrite=False,
-        attributes={
+def _open_or_create(settings: Settings, store: Path) -> Manifest:
+    if not (store / MANIFEST).is_file():
+        names = ("tubelets", "av", "numpy", "opencv-python-headless", "simplejpeg", "zarr")
+        attributes = {
             "format_version": FORMAT_VERSION,
-            "settings": json.loads(json.dumps(plan.settings.to_json())),
-            "settings_digest": plan.settings.digest,
-            "versions": versions,
-        },
-    )
-    priors = make_priors(plan.settings.priors)
-    array = group.create_array(PRIORS, shape=priors.shape, dtype=priors.dtype, chunks=priors.shape, compressors=None)
-    array[:] = priors
-    manifest = Manifest(plan.settings.digest, skipped=plan.skipped, files=_root_files(store))
-    save_manifest(manifest, store)
+            "settings": json.loads(json.dumps(settings.to_json())),
+            "settings_digest": settings.digest,
+            "versions": {name: importlib.metadata.version(name) for name in names},
+        }
+        files = write_root(store, attributes, settings)
+        manifest = Manifest(settings.digest, attributes, files=files)
+        save_manifest(manifest, store)
+        return manifest
+    manifest = load_manifest(store)
+    if copy_is_ahead(manifest, store):
+        raise InputError(
+            f"{store / MANIFEST} is older than its copy", found="it records less",
+            todo="python -m pipeline verify STORE --repair puts its copy back",
+        )  # fmt: skip
+    if manifest.settings_digest != settings.digest:
+        theirs = Settings.from_json(manifest.attributes["settings"])
+        raise InputError(
+            f"the store at {store} was built with other settings",
+            found="; ".join(differing(theirs, settings)) + " (there / here)",
+            wanted="the same settings, to add to it",
+            todo="use the same settings, or another --store",
+        )
     return manifest
 
 
-def _root_files(store: Path) -> dict[str, FileRecord]:
-    paths = [store / "zarr.json", *(store / PRIORS).rglob("*"), *(store / name for name in TABLES.values())]
-    return {
-        path.relative_to(store).as_posix(): FileRecord(path.stat().st_size, file_crc32c(path))
-        for path in sorted(paths)
-        if path.is_file()
-    }
-
-
-def _job(name: str, record: ShardRecord, plan: Plan, card: Card, root: Path, store: Path) -> ShardJob:
-    known = {row["video_id"]: row for row in plan.videos.to_pylist()}
-    gone = [video_id for video_id in record.videos if video_id not in known]
-    if gone:
+def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:
+    """The store's shards and the plan's."""
+    there = {video_id for record in manifest.shards.values() for video_id in record.videos}
+    again = [name for name, record in plan.shards.items() if name in manifest.shards or there & set(record.videos)]
+    if again:
         raise InputError(
-            f"shard {name} was planned with videos that this build does not have",
-            found=", ".join(gone[:5]),
-            wanted="the videos of the build that was interrupted",
-            todo="run the interrupted build again with its own --split and --train-list",
+            "another build changed the store since this one was planned",
+            found=f"{', '.join(sorted(again)[:5])} planned by both",
+            todo="run the same command again",
         )
-    tubes: dict[str, list[Tube]] = {video_id: [] for video_id in record.videos}
-    table = plan.annotations.tubes
-    for row, video_id in enumerate(table["video_id"].to_pylist()):
-        if video_id in tubes:
-            index, label, first = (table[column][row].as_py() for column in ("tube", "label", "first_frame"))
-            tubes[video_id].append(Tube(index, label, first, boxes_of(table, row)))
-    counted = card.annotation_format != "csv"
-    videos = tuple(
-        VideoJob(
-            video_id, known[video_id]["path"], known[video_id]["frames"] if counted else None, tuple(tubes[video_id])
-        )
-        for video_id in record.videos
-    )
-    return ShardJob(name, record.split, root, store, plan.settings, (card.box_width, card.box_height), videos)
+    return {**manifest.shards, **plan.shards}
 
 
-def _run(jobs: list[ShardJob], workers: int, executor: Executor | None) -> Iterator[tuple[str, ShardRecord]]:
-    pool = executor or ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"))
-    waiting = {pool.submit(build_shard, job): job.name for job in jobs}
-    try:
-        while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool as error:
+def _check_annotations(manifest: Manifest, records: dict[str, ShardRecord]) -> None:
+    changed = [
+        name
+        for name, record in manifest.shards.items()
+        if name in records and record.annotations != records[name].annotations
+    ]
+    if changed:
         raise InputError(
-            "a worker process died", found="it was killed, perhaps for want of memory",
-            todo="run the same command again, with fewer --workers if it happens again; finished shards stay",
-        ) from error  # fmt: skip
-    finally:
-        for future in waiting:
-            future.cancel()
-        if executor is None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            "annotations of videos in the store have changed since it was planned",
+            found=f"other annotations of the videos of {', '.join(sorted(changed)[:5])}",
+            wanted="the annotations that the store was planned with",
+            todo="put those back, or build another store",
+        )
 
 
-def _write_tables(manifest: Manifest, store: Path) -> None:
-    """The shards' tables, end to end."""
-    (store / "tables").mkdir(exist_ok=True)
-    for name, place in TABLES.items():
-        tables = [pq.read_table(store / "shards" / shard / f"{name}.parquet") for shard in sorted(manifest.shards)]
-        temporary = store / f"{place}.new"
-        pq.write_table(pa.concat_tables(tables), temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, store / place)
+def _copy_is_good(store: Path) -> bool:
+    copy = store / MANIFEST_COPY
+    return copy.is_file() and copy.read_bytes() == (store / MANIFEST).read_bytes()

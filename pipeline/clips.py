@@ -41,6 +41,19 @@ def valid_clips(
     return start[valid], inside.sum(0, dtype=np.int16)[valid]
 
 
+def covered_windows(
+    frames: int, first_frame: Integer[np.ndarray, " T"], length: Integer[np.ndarray, " T"], K: int, stride: int = 1
+) -> tuple[int, int]:
+    """Windows of one video that a tube covers, whatever the others do there, and their (window, tube) pairs.
+
+    More than its valid clips and their pairs by those which the ACT rule rejects. Arguments as of `valid_clips`.
+    """
+    start = np.arange(0, max(0, frames - K + 1), stride, dtype=np.int32)
+    begin, end = first_frame.astype(np.int64)[:, None], first_frame.astype(np.int64)[:, None] + length[:, None]
+    inside = (begin <= start) & (end >= start + K)
+    return int(inside.any(0).sum()), int(inside.sum())
+
+
 def index_clips(videos: pa.Table, tubes: pa.Table, K: int, stride: int = 1) -> ClipIndex:
     """`valid_clips` of every video of a table, in the table's order (schemas in `data_manifests.tables`)."""
     row_of = {video_id: row for row, video_id in enumerate(videos.column("video_id").to_pylist())}

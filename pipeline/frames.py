@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
+from pipeline.containers import missing_bytes
+from pipeline.images import MAX_PIXELS, image_frames
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
-MAX_PIXELS = 64_000_000
-"""A frame larger than this is refused before it is decoded."""
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
+"""What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
 
 Frame = UInt8[np.ndarray, "height width 3"]
 
@@ -26,7 +27,7 @@ class FrameSource:
 
     Args:
         path: the file or folder.
-        decoder: `decord`, `pyav` or `images`.
+        decoder: `pyav` or `images`.
     """
 
     path: Path
@@ -34,25 +35,32 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises InputError, naming file and frame, where the video does not decode to its end."""
-        reader = {"decord": _decord_frames, "pyav": _pyav_frames, "images": _image_frames}[self.decoder]
-        return reader(self.path)
+        return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path)
 
 
 def open_frames(path: Path) -> FrameSource:
-    """Chooses the decoder.
+    """A folder is read as images, a file by PyAV.
 
-    A folder is read as images. decord reads AVI files whose header counts as many frames as the file has packets: there
-    it is exact and the fastest. PyAV reads all others: it knows rotation, edit lists, AV1, and trusts no count.
+    decord is not used: on damaged UCF101 files it gives wrong frames without a word where FFmpeg flags them, and with one
+    reformatter for the whole video PyAV is as fast (tests/benchmarks/bench_decode.py shows both).
 
     Raises:
-        InputError: the path is neither a video nor a folder of images.
+        InputError: the path is neither a whole video nor a folder.
     """
     if path.is_dir():
         return FrameSource(path, "images")
     if not path.is_file():
         raise InputError(f"video {path} is not there", todo="check the path, or build with --missing skip")
+    missing = missing_bytes(path)
+    if missing:
+        raise InputError(
+            f"{path} is cut off",
+            found=f"{path.stat().st_size:,} bytes",
+            wanted=f"at least {missing:,} bytes more, by its own container",
+            todo="fetch the file again, or take the video out of the lists",
+        )
     try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream", todo="remove it from the lists, or replace the file")
             stream = container.streams.video[0]
@@ -62,12 +70,13 @@ def open_frames(path: Path) -> FrameSource:
                     wanted=f"at most {MAX_PIXELS:,} pixels",
                     todo="scale the video down, or replace the file",
                 )
-            plain = container.format.name == "avi" and stream.frames > 0
-            if plain and stream.frames == sum(packet.size > 0 for packet in container.demux(stream)):
-                return FrameSource(path, "decord")
     except av.FFmpegError as error:
         raise InputError(f"{path} does not open as a video", found=str(error), todo="replace the file") from error
     return FrameSource(path, "pyav")
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    return av.open(str(path), container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
 
 
 def _broken(path: Path, frame: int, why: object) -> InputError:
@@ -79,67 +88,23 @@ def _broken(path: Path, frame: int, why: object) -> InputError:
     )
 
 
-def _decord_frames(path: Path) -> Iterator[Frame]:
-    import decord  # here, because it costs 0.2 s
-
+def _video_frames(path: Path) -> Iterator[Frame]:
     count = 0
+    reformatter = VideoReformatter()  # one a video: a new one a frame takes longer than the decoding
     try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        wanted = len(reader)
-        for count in range(wanted):  # noqa: B007
-            yield reader.next().asnumpy()
-    except (decord.DECORDError, StopIteration) as error:
-        raise _broken(path, count, str(error).splitlines()[0] if str(error) else "it ends there") from error
-
-
-def _pyav_frames(path: Path) -> Iterator[Frame]:
-    count = 0
-    try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise _broken(path, count, "the frame is damaged")
-                image = frame.to_ndarray(format="rgb24")
                 if frame.rotation % 90:
                     raise _broken(path, count, f"a rotation by {frame.rotation} degrees")
-                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90)) if frame.rotation else image
+                image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                 count += 1
     except av.FFmpegError as error:
         raise _broken(path, count, error) from error
     if not count:
         raise _broken(path, 0, "no frame came out")
-
-
-def _image_frames(folder: Path) -> Iterator[Frame]:
-    images = sorted((entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGES), key=_number)
-    if not images:
-        raise InputError(f"{folder} has no images", wanted=", ".join(IMAGES), todo="extract the video's frames there")
-    numbers = [_number(image) for image in images]
-    gap = next((a for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1), None)
-    if gap is not None:
-        raise InputError(
-            f"{folder}: the image after number {gap} is not number {gap + 1}", todo="extract the video's frames again"
-        )
-    size: tuple[int, ...] | None = None
-    for image in images:
-        pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise InputError(f"{image} does not decode as an image", todo="extract the video's frames again")
-        if size is not None and pixels.shape != size:
-            raise InputError(
-                f"{image} has another size than the images before it",
-                found=f"{pixels.shape[1]} x {pixels.shape[0]}",
-                wanted=f"{size[1]} x {size[0]}",
-                todo="extract the video's frames again",
-            )
-        size = pixels.shape
-        yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _number(image: Path) -> int:
-    digits = "".join(character for character in image.stem if character.isdigit())
-    if not digits:
-        raise InputError(f"{image}: no number in the name", wanted="00001.jpg and so on", todo="name it by its frame")
-    return int(digits)

@@ -15,7 +15,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest, ShardRecord
 from pipeline.annotations import Annotations, read_annotations, read_ids
-from pipeline.clips import ClipIndex, index_clips
+from pipeline.clips import ClipIndex, covered_windows, index_clips
 
 FRAMES_PER_SHARD = 4096
 """About 75 MB of JPEG frames at 320 x 240."""
@@ -53,7 +53,7 @@ class Plan:
     def bytes(self) -> int:
         """Estimated size of the store."""
         codec = self.settings.frames.split(":")[0]
-        pixels = (self.videos["width"].to_numpy().astype(np.int64) * self.videos["height"].to_numpy())
+        pixels = self.videos["width"].to_numpy().astype(np.int64) * self.videos["height"].to_numpy()
         frames = float((pixels * self.videos["frames"].to_numpy()).sum()) * BYTES_PER_PIXEL[codec]
         views = len(self.clips.video) * (1 + self.settings.views)
         return int(frames + views * BYTES_PER_VIEW * (8 + 16 * self.settings.K) / 104)
@@ -65,7 +65,10 @@ class Plan:
         return (frames / FRAMES_PER_SECOND + views / VIEWS_PER_SECOND) / workers
 
     def counts(self, split: str) -> dict[str, Any]:
-        """Videos, windows, clips, pairs and clips with two tubes or more, also by class (of a video's folder)."""
+        """Videos, windows, clips, pairs, clips with two tubes or more, and what the ACT rule rejects; also by class.
+
+        A video counts for the class of its first tube.
+        """
         rows = np.flatnonzero(self.videos["split"].to_numpy(zero_copy_only=False) == split)
         of_split = np.isin(self.clips.video, rows)
         K, frames = self.settings.K, self.videos["frames"].to_numpy()[rows]
@@ -74,10 +77,23 @@ class Plan:
         labels = np.full(self.videos.num_rows, -1)
         tubes = np.zeros(self.videos.num_rows, np.int64)
         table = self.annotations.tubes
-        for video_id, label in zip(table["video_id"].to_pylist(), table["label"].to_pylist(), strict=True):
+        spans: dict[int, list[tuple[int, int]]] = {row: [] for row in rows.tolist()}
+        first_frames, lengths = table["first_frame"].to_pylist(), pc.list_value_length(table["boxes"]).to_pylist()
+        for index, (video_id, label) in enumerate(
+            zip(table["video_id"].to_pylist(), table["label"].to_pylist(), strict=True)
+        ):
             if (row := owner.get(video_id)) is not None:
                 labels[row] = label if labels[row] < 0 else labels[row]
                 tubes[row] += 1
+                if row in spans:
+                    spans[row].append((first_frames[index], lengths[index]))
+        covered, covered_pairs = 0, 0
+        for row, frames_of in zip(rows.tolist(), frames.tolist(), strict=True):
+            first, length = np.array(spans[row], np.int64).reshape(-1, 2).T
+            windows_of, pairs_of = covered_windows(frames_of, first, length, K, self.settings.stride)
+            covered, covered_pairs = covered + windows_of, covered_pairs + pairs_of
+        clips_of_split = int(of_split.sum())
+        pairs_of_split = int(self.clips.tubes[of_split].sum(dtype=np.int64))
         per_class = {}
         for label, name in enumerate(self.settings.classes):
             of_class = rows[labels[rows] == label]
@@ -92,9 +108,13 @@ class Plan:
         return {
             "videos": len(rows),
             "windows": int(windows.sum()),
-            "clips": int(of_split.sum()),
-            "pairs": int(self.clips.tubes[of_split].sum(dtype=np.int64)),
+            "clips": clips_of_split,
+            "pairs": pairs_of_split,
             "clips_with_2_or_more_gt": int((self.clips.tubes[of_split] >= 2).sum()),
+            "rejected_half_covered": covered - clips_of_split,
+            "pairs_in_rejected": covered_pairs - pairs_of_split,
+            "every_window_of_every_tube": covered_pairs,
+            "clips_without_in_out_rule": covered,
             "tubes_shorter_than_K": self._short_tubes(rows),
             "per_class": per_class,
         }
@@ -142,7 +162,7 @@ def make_plan(
         present: manifest of the store to be built, whose videos are not planned again.
 
     Raises:
-        InputError: as `read_annotations`; a video is missing; or nothing is left to build a store from.
+        InputError: as `read_annotations`; the list names a test video; a video is missing; or nothing is left to build a store from.
     """
     annotations = read_annotations(card, root)
     videos = annotations.videos
@@ -150,11 +170,20 @@ def make_plan(
         videos = videos.filter(pc.equal(videos["split"], split))
     if train_list is not None:
         listed = read_ids(train_list, set(annotations.videos["video_id"].to_pylist()))
+        of_test = annotations.videos.filter(pc.equal(annotations.videos["split"], "test"))["video_id"].to_pylist()
+        strays = sorted(set(listed) & set(of_test))
+        if strays:
+            raise InputError(
+                f"{train_list} lists test videos",
+                found=", ".join(strays[:5]) + (f" and {len(strays) - 5} more" if len(strays) > 5 else ""),
+                wanted="videos of the training split only",
+                todo="remove them from the list",
+            )
         wanted = pc.or_(pc.not_equal(videos["split"], "train"), pc.is_in(videos["video_id"], pa.array(listed)))
         videos = videos.filter(wanted)
     skipped: dict[str, str] = {}
     if missing is not None:
-        videos, skipped = _find_videos(videos, card, root, missing)
+        videos, skipped = find_videos(videos, card, root, missing)
     if not videos.num_rows:
         raise InputError(
             f"no video of {card.name} to build from below {root}",
@@ -164,10 +193,17 @@ def make_plan(
         )
     taken = {video_id for record in present.shards.values() for video_id in record.videos} if present else set()
     shards = _lay_out(videos, taken, present.shards if present else {})
-    return Plan(settings, annotations, videos, index_clips(videos, annotations.tubes, settings.K, settings.stride), shards, skipped)
+    return Plan(
+        settings,
+        annotations,
+        videos,
+        index_clips(videos, annotations.tubes, settings.K, settings.stride),
+        shards,
+        skipped,
+    )
 
 
-def _find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
+def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
     paths, skipped = [], {}
     for video_id in videos["video_id"].to_pylist():
         places = [place.format(video_id=video_id) for place in card.video_places]

@@ -1,31 +1,48 @@
-"""One shard: the frames and targets of some whole videos, written all or nothing."""
+"""One shard: the frames and targets of some whole videos, written beside its place, all or nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
+from jaxtyping import Integer
 
 from data_manifests.errors import InputError
-from data_manifests.layout import FORMAT_VERSION, Settings, frame_crc32c, view_crc32c
-from data_manifests.manifest import ShardRecord, file_records, sync_folder
+from data_manifests.layout import (
+    ARRAYS,
+    FORMAT_VERSION,
+    SHARDS,
+    Settings,
+    digest,
+    frame_crc32c,
+    view_crc32c,
+    view_heads,
+)
+from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync_tree
 from data_manifests.tables import TUBES, VIDEOS, box_column
-from pipeline.arrays import ByteStream, write_array, write_attributes
+from pipeline.arrays import RowStream, write_attributes
 from pipeline.clips import valid_clips
-from pipeline.frames import Frame, open_frames
+from pipeline.frames import Frame, FrameSource, open_frames
 from pipeline.matching import MatchRule, PriorGrid, prior_grid
 from pipeline.reconcile import Decoded, Tube, reconcile
 from pipeline.targets import ViewTargets, video_targets
 
 BUILDING = ".building"
+CLIPS_AT_ONCE = 512
+"""Clips whose targets are in memory at a time, whatever a video's length."""
+_VIEWS = ("rectangle", "mirrored", "sampler", "kept")
+_TARGETS = ("prior", "label", "tube", "overlap", "loc")
 
 
 @dataclass(frozen=True)
@@ -60,147 +77,214 @@ class ShardJob:
     box_size: tuple[int, int]
     videos: tuple[VideoJob, ...]
 
+    @property
+    def annotations_digest(self) -> str:
+        """Equal for equal annotations of the shard's videos."""
+        videos = [
+            (
+                video.video_id,
+                video.annotated_frames,
+                [(t.index, t.label, t.first_frame, google_crc32c.value(t.boxes.tobytes())) for t in video.tubes],
+            )
+            for video in self.videos
+        ]
+        return digest([self.split, self.box_size, videos])
 
-@dataclass
-class _Content:
-    """What gathers while the videos of a shard are read."""
 
-    frame_ends: list[int] = field(default_factory=lambda: [0])
-    frame_crc: list[int] = field(default_factory=list)
-    videos: list[dict[str, object]] = field(default_factory=list)
-    notes: list[dict[str, object]] = field(default_factory=list)
-    tubes: list[tuple[str, Tube]] = field(default_factory=list)
-    clips: list[tuple[int, int, int, int]] = field(default_factory=list)  # video, first row, first frame, tubes
-    targets: list[ViewTargets] = field(default_factory=list)
+@dataclass(frozen=True)
+class BuiltShard:
+    """A finished shard that waits beside the store's shards: nobody sees it before it is placed and recorded."""
+
+    name: str
+    record: ShardRecord
+    folder: Path
 
 
-def build_shard(job: ShardJob, report: Callable[[int], None] | None = None) -> ShardRecord:
-    """Builds a shard beside its place, flushes it, moves it there, and returns its record.
-
-    A shard that lies in its place already was not recorded, and is replaced.
-
-    Args:
-        report: called with the number of frames since the last call.
+def build_shard(job: ShardJob) -> BuiltShard:
+    """Builds a shard beside its place, and flushes it. The build that holds the store's lock puts it there.
 
     Raises:
         InputError: a video is damaged or does not fit its annotations; nothing is left behind then.
     """
-    making = job.store / BUILDING / job.name
-    shutil.rmtree(making, ignore_errors=True)
+    making = job.store / BUILDING / f"{job.name}.{uuid.uuid4().hex}"  # a killed build's worker may still write its own
     making.mkdir(parents=True)
     try:
-        record = _write(job, making, report)
-        place = job.store / "shards" / job.name
-        place.parent.mkdir(exist_ok=True)
-        if place.exists():
-            shutil.rmtree(place)
-        os.rename(making, place)
-        sync_folder(place.parent)
-    finally:
+        return BuiltShard(job.name, _ShardWriter(job, making).write(), making)
+    except BaseException:
         shutil.rmtree(making, ignore_errors=True)
-    return record
+        raise
 
 
-def _write(job: ShardJob, making: Path, report: Callable[[int], None] | None) -> ShardRecord:
-    content = _Content()
-    grid = prior_grid(job.settings.priors)
-    with ByteStream(making, "frames/bytes") as stream:
-        for video in job.videos:
-            _add_video(job, video, stream, content, grid, report)
-        stream.close()
-    _write_frames(making, content)
-    targets = _write_targets(job, making, content)
-    _write_tables(making, job.split, content)
-    attributes = {
-        "format_version": FORMAT_VERSION,
-        "shard": job.name,
-        "settings_digest": job.settings.digest,
-        "videos": content.notes,
-    }
-    write_attributes(making, attributes)
-    for folder, _, files in os.walk(making):
-        for name in files:
-            _sync_file(Path(folder, name))
-        sync_folder(Path(folder))
-    ids = tuple(video.video_id for video in job.videos)
-    return ShardRecord(job.split, ids, len(content.frame_crc), len(content.clips), targets, file_records(making))
+def place_shard(built: BuiltShard, store: Path) -> None:
+    """Moves a finished shard to its place. What lies there was never recorded, or is being repaired."""
+    place = store / SHARDS / built.name
+    place.parent.mkdir(exist_ok=True)
+    if place.exists():
+        os.rename(place, built.folder.with_name(f"{built.folder.name}.old"))
+    os.rename(built.folder, place)
+    sync_folder(place.parent)
 
 
-def _sync_file(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+@dataclass
+class _ShardWriter:
+    """Writes one shard, video by video."""
 
+    job: ShardJob
+    folder: Path
+    videos: list[dict[str, object]] = field(default_factory=list)
+    notes: list[dict[str, object]] = field(default_factory=list)
+    tubes: list[tuple[str, Tube]] = field(default_factory=list)
+    streams: dict[str, RowStream] = field(default_factory=dict)
 
-def _add_video(
-    job: ShardJob,
-    video: VideoJob,
-    stream: ByteStream,
-    content: _Content,
-    grid: PriorGrid,
-    report: Callable[[int], None] | None,
-) -> None:
-    settings = job.settings
-    first_row = len(content.frame_crc)
-    source = open_frames(job.root / video.path)
-    for frame in _shrunk(source, settings.max_side):
-        if content.frame_crc[first_row:] and frame.shape != shape:
-            raise InputError(
-                f"video {video.video_id} changes its frame size at frame {len(content.frame_crc) - first_row}",
-                todo="replace the file, or take the video out of the lists",
-            )
-        shape = frame.shape
-        encoded = encode_frame(frame, settings.frames)
-        content.frame_crc.append(frame_crc32c(job.name, len(content.frame_crc), encoded))
-        stream.append(encoded)
-        content.frame_ends.append(stream.size)
-        if report is not None and len(content.frame_crc) % 64 == 0:
-            report(64)
-    decoded = Decoded(len(content.frame_crc) - first_row, shape[1], shape[0], source.decoder)
-    tubes, rules = reconcile(
-        video.video_id,
-        list(video.tubes),
-        decoded,
-        annotated_frames=video.annotated_frames,
-        box_size=job.box_size,
-    )
-    first_frames = np.array([tube.first_frame for tube in tubes], np.int64)
-    lengths = np.array([len(tube.boxes) for tube in tubes], np.int64)
-    clips, tubes_of_clip = valid_clips(decoded.frames, first_frames, lengths, settings.K, settings.stride)
-    content.targets.append(
-        video_targets(
-            video.video_id,
-            [tube.boxes for tube in tubes],
-            first_frames,
-            np.array([tube.label for tube in tubes], np.int64),
-            clips,
-            width=decoded.width,
-            height=decoded.height,
-            K=settings.K,
-            views=settings.views,
-            seed=settings.seed,
-            mirrored_label=settings.mirrored,
-            grid=grid,
-            rule=MatchRule(settings.positive_overlap, settings.negative_overlap, settings.variances),
-        )
-    )
-    row = len(content.videos)
-    content.clips += [(row, first_row + int(c), int(c), int(n)) for c, n in zip(clips, tubes_of_clip, strict=True)]
-    content.tubes += [(video.video_id, tube) for tube in tubes]
-    content.videos.append(
-        {
-            "video_id": video.video_id,
-            "split": job.split,
-            "frames": decoded.frames,
-            "width": decoded.width,
-            "height": decoded.height,
-            "path": video.path,
+    def write(self) -> ShardRecord:
+        settings = self.job.settings
+        grid = prior_grid(settings.priors)
+        with ExitStack() as stack:
+            for name in ARRAYS:
+                stream = RowStream(self.folder, name, settings.K, settings.views)
+                self.streams[name] = stack.enter_context(stream)
+            for name in ("frames/offsets", "targets/offsets"):
+                self.streams[name].append(np.zeros(1, np.int64))
+            for video in self.job.videos:
+                try:
+                    self._add_video(video, grid)
+                except Exception as error:
+                    error.add_note(f"while building video {video.video_id} into shard {self.job.name}")
+                    raise
+            for stream in self.streams.values():
+                stream.close()
+        self._write_tables()
+        attributes = {
+            "format_version": FORMAT_VERSION,
+            "shard": self.job.name,
+            "settings_digest": settings.digest,
+            "videos": self.notes,
         }
-    )
-    content.notes.append({"video_id": video.video_id, "first_row": first_row, "decoder": source.decoder, "rules": list(rules)})
+        write_attributes(self.folder, attributes)
+        sync_tree(self.folder)
+        return ShardRecord(
+            self.job.split,
+            tuple(video.video_id for video in self.job.videos),
+            self.job.annotations_digest,
+            self.streams["frames/crc32c"].rows,
+            self.streams["clips/video"].rows,
+            self.streams["targets/prior"].rows,
+            file_records(self.folder),
+        )
+
+    def _add_video(self, video: VideoJob, grid: PriorGrid) -> None:
+        first_row = self.streams["frames/crc32c"].rows
+        decoded = self._add_frames(video)
+        tubes, rules = reconcile(
+            video.video_id,
+            list(video.tubes),
+            decoded,
+            annotated_frames=video.annotated_frames,
+            box_size=self.job.box_size,
+        )
+        self._add_clips(video.video_id, decoded, tubes, first_row, grid)
+        self.tubes += [(video.video_id, tube) for tube in tubes]
+        size = {"frames": decoded.frames, "width": decoded.width, "height": decoded.height}
+        self.videos.append({"video_id": video.video_id, "split": self.job.split, **size, "path": video.path})
+        note = {"video_id": video.video_id, "first_row": first_row, "decoder": decoded.decoder, "rules": list(rules)}
+        self.notes.append(note)
+
+    def _add_frames(self, video: VideoJob) -> Decoded:
+        settings, stream = self.job.settings, self.streams["frames/bytes"]
+        row = self.streams["frames/crc32c"].rows
+        shape: tuple[int, ...] | None = None
+        ends: list[int] = []
+        crcs: list[int] = []
+        source = open_frames(self.job.root / video.path)
+        for frame in _shrunk(source, settings.max_side):
+            if shape is not None and frame.shape != shape:
+                raise InputError(
+                    f"video {video.video_id} changes its frame size at frame {len(ends)}",
+                    found=f"{frame.shape[1]} x {frame.shape[0]}",
+                    wanted=f"{shape[1]} x {shape[0]}",
+                    todo="replace the file, or take the video out of the lists",
+                )
+            shape = frame.shape
+            encoded = encode_frame(frame, settings.frames)
+            stream.append_bytes(encoded)
+            crcs.append(frame_crc32c(self.job.name, row + len(crcs), encoded))
+            ends.append(stream.rows)
+        if shape is None:
+            raise InputError(
+                f"video {video.video_id} has no frames", todo="replace the file, or take the video out of the lists"
+            )
+        self.streams["frames/offsets"].append(np.array(ends, np.int64))
+        self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
+        return Decoded(len(ends), shape[1], shape[0], source.decoder)
+
+    def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:
+        settings = self.job.settings
+        first_frames = np.array([tube.first_frame for tube in tubes], np.int64)
+        lengths = np.array([len(tube.boxes) for tube in tubes], np.int64)
+        clips, counts = valid_clips(decoded.frames, first_frames, lengths, settings.K, settings.stride)
+        for begin in range(0, len(clips), CLIPS_AT_ONCE):
+            here = slice(begin, begin + CLIPS_AT_ONCE)
+            targets = video_targets(
+                video_id,
+                [tube.boxes for tube in tubes],
+                first_frames,
+                np.array([tube.label for tube in tubes], np.int64),
+                clips[here],
+                width=decoded.width,
+                height=decoded.height,
+                K=settings.K,
+                views=settings.views,
+                seed=settings.seed,
+                mirrored_label=settings.mirrored,
+                grid=grid,
+                rule=MatchRule(settings.positive_overlap, settings.negative_overlap, settings.variances),
+            )
+            video = np.full(len(clips[here]), len(self.videos), np.int64)
+            frames = clips[here].astype(np.int64)
+            self._add_targets(np.stack([video, first_row + frames, frames], 1), targets)
+            for name, column in (("video", video), ("first_row", first_row + frames), ("first_frame", frames)):
+                self.streams[f"clips/{name}"].append(column)
+            self.streams["clips/tubes"].append(counts[here])
+
+    def _add_targets(self, clips: Integer[np.ndarray, "C 3"], targets: ViewTargets) -> None:
+        """A row a view, with its checksum, for clips (video, first row, first frame)."""
+        columns = [getattr(targets, name) for name in _TARGETS]
+        heads = view_heads(clips, *(getattr(targets, name) for name in _VIEWS)).reshape(-1, 10)
+        head_bytes, size = memoryview(heads.tobytes()), heads.itemsize * 10
+        parts = [(memoryview(column.tobytes()), column.nbytes // max(1, len(column))) for column in columns]
+        first = self.streams["targets/crc32c"].rows
+        offsets = targets.offsets.tolist()
+        crcs = [
+            view_crc32c(
+                self.job.name,
+                first + row,
+                bytes(head_bytes[row * size : (row + 1) * size]),
+                [bytes(part[begin * width : end * width]) for part, width in parts],
+            )
+            for row, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False))
+        ]
+        self.streams["targets/offsets"].append(self.streams["targets/prior"].rows + targets.offsets[1:])
+        self.streams["targets/crc32c"].append(np.array(crcs, np.uint32))
+        for name in _VIEWS:
+            self.streams[f"views/{name}"].append(getattr(targets, name))
+        for name, column in zip(_TARGETS, columns, strict=True):
+            self.streams[f"targets/{name}"].append(column)
+
+    def _write_tables(self) -> None:
+        tubes = [tube for _, tube in self.tubes]
+        columns = [
+            pa.array([video_id for video_id, _ in self.tubes], pa.string()),
+            pa.array([tube.index for tube in tubes], pa.int32()),
+            pa.array([tube.label for tube in tubes], pa.int32()),
+            pa.array([tube.first_frame for tube in tubes], pa.int32()),
+            box_column([tube.boxes for tube in tubes]),
+        ]
+        pq.write_table(pa.Table.from_pylist(self.videos, VIDEOS), self.folder / "videos.parquet")
+        pq.write_table(pa.Table.from_arrays(columns, schema=TUBES), self.folder / "tubes.parquet")
 
 
-def _shrunk(frames: Iterator[Frame] | object, max_side: int | None) -> Iterator[Frame]:
-    for frame in frames:  # type: ignore[attr-defined]
+def _shrunk(source: FrameSource, max_side: int | None) -> Iterator[Frame]:
+    for frame in source:
         longer = max(frame.shape[:2])
         if max_side is not None and longer > max_side:
             size = tuple(max(1, round(side * max_side / longer)) for side in frame.shape[1::-1])
@@ -214,58 +298,6 @@ def encode_frame(frame: Frame, codec: str) -> bytes:
     if codec == "raw":
         return frame.tobytes()
     quality = int(codec.removeprefix("jpeg:"))
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420")
-
-
-def _write_frames(making: Path, content: _Content) -> None:
-    write_array(making, "frames/offsets", np.array(content.frame_ends, np.int64))
-    write_array(making, "frames/crc32c", np.array(content.frame_crc, np.uint32))
-    clips = np.array(content.clips, np.int64).reshape(-1, 4)
-    for column, name in enumerate(("video", "first_row", "first_frame", "tubes")):
-        write_array(making, f"clips/{name}", clips[:, column])
-
-
-def _write_targets(job: ShardJob, making: Path, content: _Content) -> int:
-    """Writes views and targets with a checksum a row; returns the number of targets."""
-    parts = content.targets
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("rectangle", "mirrored", "sampler", "kept", "prior", "label", "tube", "overlap", "loc")
-    }
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    views = 1 + job.settings.views
-    crc = np.zeros(len(counts), np.uint32)
-    for row in range(len(counts)):
-        clip, view = divmod(row, views)
-        here = slice(offsets[row], offsets[row + 1])
-        crc[row] = view_crc32c(
-            job.name,
-            row,
-            content.clips[clip][:3],
-            columns["rectangle"][clip, view],
-            columns["mirrored"][clip, view],
-            columns["sampler"][clip, view],
-            columns["kept"][clip, view],
-            tuple(columns[name][here] for name in ("prior", "label", "tube", "overlap", "loc")),
-        )
-    for name in ("rectangle", "mirrored", "sampler", "kept"):
-        write_array(making, f"views/{name}", columns[name])
-    for name in ("prior", "label", "tube", "overlap", "loc"):
-        write_array(making, f"targets/{name}", columns[name])
-    write_array(making, "targets/offsets", offsets)
-    write_array(making, "targets/crc32c", crc)
-    return int(offsets[-1])
-
-
-def _write_tables(making: Path, split: str, content: _Content) -> None:
-    tubes = [tube for _, tube in content.tubes]
-    columns = [
-        pa.array([video_id for video_id, _ in content.tubes], pa.string()),
-        pa.array([tube.index for tube in tubes], pa.int32()),
-        pa.array([tube.label for tube in tubes], pa.int32()),
-        pa.array([tube.first_frame for tube in tubes], pa.int32()),
-        box_column([tube.boxes for tube in tubes]),
-    ]
-    pq.write_table(pa.Table.from_pylist(content.videos, VIDEOS), making / "videos.parquet")
-    pq.write_table(pa.Table.from_arrays(columns, schema=TUBES), making / "tubes.parquet")
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
+    )

@@ -25,8 +25,17 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
     Raises:
         InputError: a column, a number or a class is wrong, naming the line; or a tube has a gap or two classes.
     """
+    try:
+        return _read(path, card)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} does not read as csv", found=str(error), wanted="comma-separated text in UTF-8", todo="save it so"
+        ) from error
+
+
+def _read(path: Path, card: Card) -> list[RawVideo]:
     videos: dict[str, dict[str, dict[int, tuple[int, list[float]]]]] = {}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file, skipinitialspace=True)
         missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
@@ -38,6 +47,10 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
             )
         for number, row in enumerate(rows, 2):
             where = f"{path.name}, line {number}"
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{where} has another number of columns than the first line", todo="mend or remove that line"
+                )
             if row["class"] not in card.classes:
                 near = difflib.get_close_matches(str(row["class"]), card.classes, n=1)
                 raise InputError(
@@ -58,12 +71,16 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                 )
             tube[frame] = (card.classes.index(row["class"]), box)
     return [
-        RawVideo(video_id, None, tuple(_tube(path, video_id, name, boxes) for name, boxes in tubes.items()))
+        RawVideo(
+            video_id, None, tuple(_tube(path, video_id, name, boxes, card.first_frame) for name, boxes in tubes.items())
+        )
         for video_id, tubes in videos.items()
     ]
 
 
-def _tube(path: Path, video_id: str, name: str, boxes: dict[int, tuple[int, list[float]]]) -> RawTube:
+def _tube(
+    path: Path, video_id: str, name: str, boxes: dict[int, tuple[int, list[float]]], counted_from: int
+) -> RawTube:
     frames = sorted(boxes)
     labels = {label for label, _ in boxes.values()}
     if len(labels) > 1:
@@ -73,7 +90,7 @@ def _tube(path: Path, video_id: str, name: str, boxes: dict[int, tuple[int, list
     gap = next((a for a, b in zip(frames, frames[1:], strict=False) if b != a + 1), None)
     if gap is not None:
         raise InputError(
-            f"{path.name}: {video_id} tube {name} has no box after its frame {gap}",
+            f"{path.name}: {video_id} tube {name} has no box after its frame {gap + counted_from}",
             wanted="a box at every frame of a tube",
             todo="fill the gap, or make it two tubes",
         )

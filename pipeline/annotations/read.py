@@ -42,18 +42,25 @@ def read_annotations(card: Card, root: Path) -> Annotations:
 
 
 def read_ids(path: Path, known: set[str]) -> list[str]:
-    """Video ids from a list, one a line; a file ending and further columns are ignored, as in UCF101's own lists.
+    """Video ids from a list, one a line. As in UCF101's own lists, `.avi` and further columns are ignored.
 
     Raises:
-        InputError: the file is not there, or names a video that the annotations lack.
+        InputError: the file is not there, is no text, or names a video that the annotations lack.
     """
     if not path.is_file():
         raise InputError(f"list {path} is not there", wanted="a text file of video ids", todo="check the path")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"list {path} is not text in UTF-8", found=str(error), todo="save it so") from error
     ids = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        video_id = safe_video_id(line.split()[0].removesuffix(".avi"), f"{path.name}, line {number}")
+        whole, first = line.strip(), line.split()[0]
+        readings = (whole, whole.removesuffix(".avi"), first, first.removesuffix(".avi"))
+        video_id = next((reading for reading in readings if reading in known), readings[-1])
+        safe_video_id(video_id, f"{path.name}, line {number}")
         if video_id not in known:
             near = difflib.get_close_matches(video_id, known, n=1)
             raise InputError(

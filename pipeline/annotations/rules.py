@@ -23,6 +23,8 @@ RULES = {
     "dropped-past-the-end": "boxes of frames past the video's last are dropped",
 }
 EXAMPLES = 5
+MAX_FRAMES = 10_000_000
+"""A tube that ends later is a mistake (four days at 30 frames/s)."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,18 @@ class OddityCounter:
     def rows(self) -> tuple[Oddity, ...]:
         """In the order of `RULES`."""
         found = ((rule, self._found.get(rule, [])) for rule in RULES)
-        return tuple(Oddity(rule, len(where), tuple(where[:EXAMPLES])) for rule, where in found if where)
+        return tuple(Oddity(rule, len(where), tuple(sorted(where)[:EXAMPLES])) for rule, where in found if where)
 
 
 def safe_video_id(video_id: str, source: str) -> str:
-    """The id itself, if it is a relative path of plain parts.
+    """The id itself, if it is a relative path of plain parts, written in the one shortest way.
 
     Raises:
-        InputError: it is absolute, empty, or has `..` or a backslash in it.
+        InputError: it is absolute or empty, has `.`, `..`, an empty part or a backslash, or what cannot be printed.
     """
     parts = PurePosixPath(video_id).parts
-    if not parts or "\\" in video_id or "\0" in video_id or video_id.startswith("/") or ".." in parts or "." in parts:
+    plain = parts and "/".join(parts) == video_id and "\\" not in video_id and video_id.isprintable()
+    if not plain or ".." in parts or parts[0] == "/":
         raise InputError(
             f"{source}: video id {video_id!r} is refused",
             wanted="Class/name, relative and without ..",
@@ -142,10 +145,12 @@ def _repair(video: RawVideo, index: int, tube: RawTube, card: Card, source: str,
     if video.frames is not None and tube.first_frame + len(boxes) > video.frames:
         oddities.add("dropped-past-the-end", where)
         boxes = boxes[: max(0, video.frames - tube.first_frame)]
-    if tube.first_frame < 0 or not len(boxes):
+    if not len(boxes) or not 0 <= tube.first_frame <= MAX_FRAMES - len(boxes):
+        length = "" if video.frames is None else f" of {video.frames}"
         raise InputError(
             f"{source}: {where} lies outside its video",
-            found=f"frames {tube.first_frame} to {tube.first_frame + len(tube.boxes)} of {video.frames}",
+            found=f"frames {tube.first_frame} to {tube.first_frame + len(tube.boxes)}{length}, counted from 0",
+            wanted=f"at least one frame, from 0 on, before {MAX_FRAMES:,}",
             todo="mend or remove that tube",
         )
     if not np.isfinite(boxes).all():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.io
 from jaxtyping import Float32
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
+from pipeline.annotations.mat import load_mat_variable
 from pipeline.annotations.pickles import load_plain_pickle
 from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
 
@@ -69,13 +68,8 @@ def _from_pickle(path: Path) -> Iterator[Row]:
 
 def _from_mat(path: Path) -> Iterator[Row]:
     """`sf`, `ef` and `class` are 1-based, `ef` inclusive."""
-    try:
-        annotations = scipy.io.loadmat(path, simplify_cells=True)["annot"]
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise InputError(
-            f"{path} cannot be read", found=str(error), todo="fetch the file again from its source"
-        ) from error
-    for video in annotations:
+    videos = load_mat_variable(path, "annot")
+    for video in [videos] if isinstance(videos, dict) else videos:
         listed = video["tubes"]
         tubes = [
             (int(tube["class"]) - 1, int(tube["sf"]) - 1, int(tube["ef"]), np.atleast_2d(tube["boxes"]))
@@ -84,8 +78,10 @@ def _from_mat(path: Path) -> Iterator[Row]:
         yield video["name"], int(video["num_imgs"]), tubes
 
 
-def _corners(boxes: np.ndarray[Any, Any], where: str, oddities: OddityCounter) -> Float32[np.ndarray, "frames 4"]:
+def _corners(boxes: np.ndarray, where: str, oddities: OddityCounter) -> Float32[np.ndarray, "frames 4"]:
     """x1 y1 x2 y2, 0-based, from x, y, w, h, 1-based."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "uif":
+        raise ValueError(f"{where} has boxes of shape {boxes.shape} and type {boxes.dtype}")
     if boxes.dtype == np.uint8 and (boxes[:, :2].astype(int) + boxes[:, 2:] > 255).any():
         oddities.add("widened-boxes", where)
     oddities.add("one-based-boxes", where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,11 +59,19 @@ class Loader:
                 wanted="a multiple of ranks times parts",
                 todo="change --batch, --accumulate or the number of processes",
             )
+        opened = Store.open(store, split)
+        if not opened.clips:
+            raise InputError(
+                f"the {split} videos of {store} have no clip",
+                wanted=f"a tube of at least {opened.meta.K} frames",
+                todo="build the store with other videos, or a shorter --clip-length",
+            )
         order = _Order(global_batch, rank, ranks, start, parts)
         self._batches = DataLoader(
-            _Views(store, split, seed),
+            _Views(opened, split, seed),
             batch_sampler=order,
             collate_fn=collate,
+            generator=torch.Generator(),  # its own: reading leaves the run's random state alone
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=workers > 0,
@@ -77,7 +86,18 @@ class Loader:
         Raises:
             InputError: a sample cannot be read, naming it; also from a worker.
         """
-        for batch in self._batches:
+        batches = iter(self._batches)
+        while True:
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise InputError(
+                    "a process that reads the store died",
+                    found=str(error).splitlines()[0],
+                    todo="resume the run, with fewer --workers if memory or /dev/shm is short",
+                ) from error
             if isinstance(batch, InputError):
                 raise batch
             yield batch
@@ -99,23 +119,34 @@ class _Order(Sampler[list[int]]):
 
 
 class _Views(Dataset[Resampled | InputError]):
-    """Position to a clip's resampled view. Each process opens the store for itself."""
+    """Position to a clip's resampled view. Each process opens the store for itself, and must find the same one."""
 
-    def __init__(self, path: Path, split: str, seed: int) -> None:
-        self.path, self.split, self.seed = path, split, seed
-        self._store: Store | None = None
+    def __init__(self, store: Store, split: str, seed: int) -> None:
+        self.path, self.split, self.seed = store.path, split, seed
+        self.digest = store.content_digest
+        self._store: Store | None = store
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_store": None}
 
     def __getitem__(self, position: int) -> Resampled | InputError:
         try:
-            if self._store is None:
-                self._store = Store.open(self.path, self.split)
-            store = self._store
+            store = self._store = self._store or self._open()
             place = sample_at(self.seed, position, store.clips, store.meta.views)
             sample = store.sample(place.clip, place.view)
         except InputError as error:  # carried home as a value: a worker's traceback helps nobody
             return error
         size = store.meta.image_size
         return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
+
+    def _open(self) -> Store:
+        store = Store.open(self.path, self.split)
+        if store.content_digest != self.digest:
+            raise InputError(
+                f"the store at {self.path} changed while it was opened",
+                todo="resume the run when its build is finished",
+            )
+        return store
 
 
 def _single_threaded(_: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +16,20 @@ from jaxtyping import Float32, Int16, Integer, UInt8
 
 from data_manifests.errors import InputError
 from data_manifests.layout import (
-    ARRAYS,
     PRIORS,
     ROOT,
     TABLES,
     Settings,
     check_version,
     digest,
-    file_crc32c,
     frame_crc32c,
     view_crc32c,
+    view_heads,
 )
-from data_manifests.manifest import FileRecord, Manifest, load_manifest
+from data_manifests.manifest import Manifest, check_file, load_manifest
+from trainer.data.shard import Shard, Video, open_shard
+
+VIEWS = ("rectangle", "mirrored", "sampler", "kept")
 
 
 class Targets(NamedTuple):
@@ -51,28 +52,6 @@ class Sample(NamedTuple):
     video_id: str
     first_frame: int
     view: int
-
-
-class Video(NamedTuple):
-    """One video of the store, and where its frames lie."""
-
-    video_id: str
-    frames: int
-    width: int
-    height: int
-    shard: str
-    first_row: int
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """One shard's arrays, memory-mapped."""
-
-    name: str
-    folder: Path
-    arrays: dict[str, np.ndarray]
-    videos: tuple[Video, ...]
-    clips: int
 
 
 class Store:
@@ -105,7 +84,7 @@ class Store:
                 f"the store at {path} has no {split} videos", found=f"only {', '.join(there)}",
                 todo=f"use --split {there[0]}, or build the {split} split too" if there else "build it again",
             )  # fmt: skip
-        self._shards = tuple(_open_shard(path, n, r.files or {}, manifest.settings_digest) for n, r in records.items())
+        self._shards = tuple(open_shard(path, n, r.files or {}, self.meta) for n, r in records.items())
         self._by_name = {shard.name: shard for shard in self._shards}
         self._clip_ends = np.cumsum([shard.clips for shard in self._shards]).tolist()
         self.clips: int = self._clip_ends[-1]
@@ -138,27 +117,23 @@ class Store:
         """
         shard, local = self._locate(clip)
         arrays, row = shard.arrays, local * (1 + self.meta.views) + view
-        video_row, first_row = int(arrays["clips/video"][local]), int(arrays["clips/first_row"][local])
-        first_frame = int(arrays["clips/first_frame"][local])
-        begin, end = (int(value) for value in arrays["targets/offsets"][row : row + 2])
-        rectangle, mirrored = arrays["views/rectangle"][local, view], int(arrays["views/mirrored"][local, view])
-        whole = 0 <= begin <= end <= len(arrays["targets/prior"]) and 0 <= video_row < len(shard.videos)
-        targets = Targets(*(arrays[f"targets/{name}"][begin:end] for name in Targets._fields))
-        crc = whole and view_crc32c(
-            shard.name,
-            row,
-            (video_row, first_row, first_frame),
-            rectangle,
-            mirrored,
-            int(arrays["views/sampler"][local, view]),
-            int(arrays["views/kept"][local, view]),
-            targets,
+        clip_row = np.array(
+            [[arrays[f"clips/{name}"][local] for name in ("video", "first_row", "first_frame")]], np.int64
         )
-        if not whole or crc != arrays["targets/crc32c"][row]:
+        of_view = [arrays[f"views/{name}"][local, view][None, None].copy() for name in VIEWS]
+        begin, end = arrays["targets/offsets"][row : row + 2].tolist()
+        video_row, first_row, first_frame = clip_row[0].tolist()
+        if not 0 <= begin <= end <= len(arrays["targets/prior"]) or not 0 <= video_row < len(shard.videos):
+            raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
+        targets = Targets(*(arrays[f"targets/{name}"][begin:end].copy() for name in Targets._fields))
+        crc = view_crc32c(
+            shard.name, row, view_heads(clip_row, *of_view).tobytes(), [part.tobytes() for part in targets]
+        )
+        if crc != arrays["targets/crc32c"][row]:
             raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
         video = shard.videos[video_row]
         frames = self._decode(shard, video, first_row, first_row + self.meta.K)
-        return Sample(frames, rectangle, bool(mirrored), targets, video.video_id, first_frame, view)
+        return Sample(frames, of_view[0][0, 0], bool(of_view[1][0, 0]), targets, video.video_id, first_frame, view)
 
     def frames(self, video_id: str, start: int, stop: int) -> UInt8[np.ndarray, "n height width 3"]:
         """Frames `start` to `stop` of a video, RGB, native size.
@@ -177,28 +152,27 @@ class Store:
         video = shard.videos[int(shard.arrays["clips/video"][local])]
         return video.video_id, int(shard.arrays["clips/first_frame"][local]), view
 
-    def _locate(self, clip: int) -> tuple[_Shard, int]:
+    def _locate(self, clip: int) -> tuple[Shard, int]:
         if not 0 <= clip < self.clips:
             raise IndexError(f"clip {clip} of a store of {self.clips}")
         index = bisect_right(self._clip_ends, clip)
         return self._shards[index], clip - (self._clip_ends[index - 1] if index else 0)
 
-    def _decode(self, shard: _Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
+    def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
         offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
         images = np.empty((end - begin, video.height, video.width, 3), np.uint8)
-        raw = self.meta.frames == "raw"
-        for i, row in enumerate(range(begin, end)):
-            first, last = (offsets[row : row + 2].tolist() if 0 <= row < len(crcs) else (0, -1))
+        for image, row in zip(images, range(begin, end), strict=True):
+            first, last = offsets[row : row + 2].tolist() if 0 <= row < len(crcs) else (0, -1)
             encoded = stream[first:last].tobytes() if 0 <= first <= last <= len(stream) else b""
             if not encoded or frame_crc32c(shard.name, row, encoded) != crcs[row]:
                 raise self._damaged(shard, "frames", row, f"frame {row - video.first_row} of video {video.video_id}")
-            if raw:
-                images[i] = np.frombuffer(encoded, np.uint8).reshape(images[i].shape)
+            if self.meta.frames == "raw":
+                image[:] = np.frombuffer(encoded, np.uint8).reshape(image.shape)
             else:
-                images[i] = simplejpeg.decode_jpeg(encoded, colorspace="RGB")
+                simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=image)
         return images
 
-    def _damaged(self, shard: _Shard, array: str, row: int, what: str) -> InputError:
+    def _damaged(self, shard: Shard, array: str, row: int, what: str) -> InputError:
         return InputError(
             f"{shard.folder / array}, row {row} is damaged ({what})",
             found="its checksum does not fit",
@@ -206,67 +180,25 @@ class Store:
         )
 
 
-def _check_file(folder: Path, name: str, files: dict[str, FileRecord], *, deep: bool) -> Path:
-    path = folder / name
-    todo = "verify the store with `python -m pipeline verify`, and repair or rebuild it"
-    record = files.get(name)
-    if record is None or not path.is_file():
-        raise InputError(f"{path} is missing" if record else f"the manifest lacks {path}", todo=todo)
-    size = path.stat().st_size
-    if size != record.size:
-        raise InputError(f"{path} has another size", found=f"{size} bytes", wanted=f"{record.size}", todo=todo)
-    if deep and file_crc32c(path) != record.crc32c:
-        raise InputError(f"{path} is damaged", found="its checksum does not fit the manifest", todo=todo)
-    return path
-
-
 def _read_settings(store: Path, manifest: Manifest) -> Settings:
-    attributes = json.loads(_check_file(store, ROOT, manifest.files, deep=True).read_bytes())["attributes"]
+    attributes = json.loads(check_file(store, ROOT, manifest.files, deep=True).read_bytes())["attributes"]
     check_version(attributes.get("format_version"), str(store))
     settings = Settings.from_json(attributes["settings"])
     if settings.digest != manifest.settings_digest:
         raise InputError(
-            f"the manifest of {store} belongs to a store of other settings", todo="put its own manifest back, or rebuild"
+            f"the manifest of {store} belongs to a store of other settings",
+            todo="put its own manifest back, or rebuild",
         )
     return settings
 
 
 def _read_table(store: Path, place: str, manifest: Manifest) -> pa.Table:
-    return pq.read_table(_check_file(store, place, manifest.files, deep=True))
+    return pq.read_table(check_file(store, place, manifest.files, deep=True))
 
 
 def _read_priors(store: Path, manifest: Manifest) -> Float32[np.ndarray, "P 4"]:
     for name in manifest.files:
         if name.startswith(f"{PRIORS}/"):
-            _check_file(store, name, manifest.files, deep=True)
+            check_file(store, name, manifest.files, deep=True)
     shape = json.loads((store / PRIORS / "zarr.json").read_bytes())["shape"]
     return np.fromfile(store / PRIORS / "c" / "0" / "0", "<f4").reshape(shape)
-
-
-def _open_shard(store: Path, name: str, files: dict[str, FileRecord], settings_digest: str) -> _Shard:
-    folder = store / "shards" / name
-    for path in files:
-        _check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
-    attributes = json.loads(_check_file(folder, ROOT, files, deep=True).read_bytes())["attributes"]
-    if attributes["shard"] != name or attributes["settings_digest"] != settings_digest:
-        raise InputError(
-            f"{folder} is a shard of another store or place",
-            found=f"{attributes['shard']}, settings {attributes['settings_digest'][:12]}",
-            wanted=f"{name}, settings {settings_digest[:12]}",
-            todo="python -m pipeline verify STORE --repair",
-        )
-    arrays = {array: _map(folder, array) for array in ARRAYS}
-    rows = pq.read_table(folder / "videos.parquet").to_pylist()
-    videos = tuple(
-        Video(row["video_id"], row["frames"], row["width"], row["height"], name, note["first_row"])
-        for row, note in zip(rows, attributes["videos"], strict=True)
-    )
-    return _Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
-
-
-def _map(folder: Path, array: str) -> np.ndarray:
-    shape = json.loads((folder / array / "zarr.json").read_bytes())["shape"]
-    dtype = np.dtype(ARRAYS[array][0]).newbyteorder("<")
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    return np.memmap(folder / array / "c" / "/".join("0" * len(shape)), dtype, "r", 0, tuple(shape))

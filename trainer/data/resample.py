@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -26,17 +28,42 @@ def resample(
     height, width = frames.shape[1:3]
     x0, y0, x1, y1 = (int(value) for value in rectangle)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    whole = (left, top, right, bottom) == (x0, y0, x1, y1)
     views = np.empty((len(frames), size, size, 3), np.uint8)
-    canvas = None if whole else np.full((y1 - y0, x1 - x0, 3), MEAN, np.uint8)
-    for frame, view in zip(frames, views, strict=True):
-        if canvas is None:
-            source = frame[y0:y1, x0:x1]
-        else:
-            source = canvas
-            if left < right and top < bottom:
-                source[top - y0 : bottom - y0, left - x0 : right - x0] = frame[top:bottom, left:right]
-        cv2.resize(source, (size, size), dst=view, interpolation=cv2.INTER_LINEAR)
-        if mirrored:
-            cv2.flip(view, 1, dst=view)
+    if (left, top, right, bottom) == (x0, y0, x1, y1):
+        for frame, view in zip(frames, views, strict=True):
+            _stretch(frame[y0:y1, x0:x1], view, mirrored)
+        return views
+    canvas = _canvas.of(y1 - y0, x1 - x0)
+    inside = canvas[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
+    try:
+        for frame, view in zip(frames, views, strict=True):
+            inside[:] = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+            _stretch(canvas, view, mirrored)
+    finally:
+        inside[:] = _canvas.row[: inside.shape[1]]
     return views
+
+
+def _stretch(source: np.ndarray, view: np.ndarray, mirrored: bool) -> None:
+    cv2.resize(source, view.shape[1::-1], dst=view, interpolation=cv2.INTER_LINEAR)
+    if mirrored:
+        cv2.flip(view, 1, dst=view)
+
+
+class _Canvas(threading.local):
+    """A scratch surface of the mean, one a thread: to fill one anew for each clip takes longer than the resampling."""
+
+    def __init__(self) -> None:
+        self._pixels = np.empty((0, 0, 3), np.uint8)
+        self.row = np.empty((0, 3), np.uint8)
+
+    def of(self, height: int, width: int) -> np.ndarray:
+        """A corner of it; whoever draws on it wipes it clean."""
+        have = self._pixels.shape
+        if have[0] < height or have[1] < width:
+            self.row = np.tile(np.array(MEAN, np.uint8), (max(width, have[1]), 1))
+            self._pixels = np.tile(self.row, (max(height, have[0]), 1, 1))
+        return self._pixels[:height, :width]
+
+
+_canvas = _Canvas()

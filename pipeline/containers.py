@@ -1,0 +1,77 @@
+"""Is a video file whole? By the sizes in its own container: decoders take a file that was cut off for a shorter video."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+
+
+def missing_bytes(path: Path) -> int:
+    """How many bytes of an AVI, MP4/MOV or Matroska/WebM file lie past its end; 0 if whole, or of another kind."""
+    length = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+            end = _end_of_riff(file, length)
+        elif head[4:8] in _MP4_BOXES:
+            end = _end_of_boxes(file, length)
+        elif head[:4] == _EBML.to_bytes(4, "big"):
+            end = _end_of_segment(file)
+        else:
+            end = 0
+    return max(0, end - length)
+
+
+def _end_of_riff(file: BinaryIO, length: int) -> int:
+    """AVI: RIFF chunks end to end, the first of type `AVI `, the others `AVIX`."""
+    end = 0
+    while end < length:
+        file.seek(end)
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
+            break
+        end += 8 + struct.unpack("<I", head[4:8])[0]
+    return end
+
+
+def _end_of_boxes(file: BinaryIO, length: int) -> int:
+    """MP4, MOV: boxes end to end; a size of 1 means that 64 bits follow, 0 that the box is the last."""
+    end = 0
+    while end < length:
+        file.seek(end)
+        head = file.read(16)
+        if len(head) < 8 or head[4:8] not in _MP4_BOXES:
+            break
+        size = struct.unpack(">I", head[:4])[0]
+        if size == 1 and len(head) == 16:
+            size = struct.unpack(">Q", head[8:])[0]
+        if size < 8:
+            break
+        end += size
+    return end
+
+
+def _end_of_segment(file: BinaryIO) -> int:
+    """Matroska: the EBML header, then one segment; a size of all ones means unknown."""
+    file.seek(4)
+    size = _variable_size(file)
+    if size is None:
+        return 0
+    file.seek(size, 1)
+    if file.read(4) != _SEGMENT.to_bytes(4, "big"):
+        return 0
+    size = _variable_size(file)
+    return 0 if size is None else file.tell() + size
+
+
+def _variable_size(file: BinaryIO) -> int | None:
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    more = 8 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] - (1 << (7 - more))]) + file.read(more), "big")
+    return None if value == (1 << 7 * (more + 1)) - 1 else value

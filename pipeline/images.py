@@ -1,0 +1,93 @@
+"""A video as a folder of numbered images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image
+
+from data_manifests.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+MAX_PIXELS = 64_000_000
+"""A frame larger than this is refused before it is decoded."""
+_ORIENTATION = 0x0112
+
+
+def image_frames(folder: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """The folder's images by their numbers, RGB. Numbers start at 0 or 1 and have no gap; hidden files are passed over.
+
+    Raises:
+        InputError: a number is missing or twice there, an image is damaged, or of another size than those before it.
+    """
+    images = sorted((entry for entry in folder.iterdir() if _is_image(entry)), key=_number)
+    if not images:
+        raise InputError(f"{folder} has no images", wanted=", ".join(SUFFIXES), todo="extract the video's frames there")
+    _check_numbers(folder, [_number(image) for image in images])
+    size: tuple[int, int] | None = None
+    for image in images:
+        pixels = _decode(image)
+        here = pixels.shape[1], pixels.shape[0]
+        if size is not None and here != size:
+            raise InputError(
+                f"{image} has another size than the images before it",
+                found=f"{here[0]} x {here[1]}",
+                wanted=f"{size[0]} x {size[1]}",
+                todo="extract the video's frames again",
+            )
+        size = here
+        yield pixels
+
+
+def _is_image(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+
+
+def _number(image: Path) -> int:
+    digits = "".join(character for character in image.stem if character in "0123456789")
+    if not digits:
+        raise InputError(f"{image}: no number in the name", wanted="00001.jpg and so on", todo="name it by its frame")
+    return int(digits)
+
+
+def _check_numbers(folder: Path, numbers: list[int]) -> None:
+    if numbers[0] not in (0, 1):
+        raise InputError(
+            f"{folder}: the first image has number {numbers[0]}",
+            wanted="0 or 1",
+            todo="extract the video's frames again; or number them from 1, if none is missing",
+        )
+    for before, after in zip(numbers, numbers[1:], strict=False):
+        if after != before + 1:
+            raise InputError(
+                f"{folder}: " + (f"two images have number {after}" if after == before else f"no image {before + 1}"),
+                wanted="one image a frame, numbered without a gap",
+                todo="extract the video's frames again",
+            )
+
+
+def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as header:  # reads no pixels yet
+            width, height = header.size
+            if width * height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: an image of {width} x {height} is refused",
+                    wanted=f"at most {MAX_PIXELS:,} pixels",
+                    todo="replace the file",
+                )
+            if header.getexif().get(_ORIENTATION, 1) != 1:
+                raise InputError(f"{path} is marked as rotated", todo="extract the video's frames upright")
+            if header.format == "JPEG":  # strict: PIL passes over damage within a JPEG
+                return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
+            return np.array(header.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} does not decode as an image", found=str(error), todo="extract the video's frames again"
+        ) from error

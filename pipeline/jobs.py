@@ -1,0 +1,145 @@
+"""Shard jobs: made from a plan, and run on an executor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+
+from data_manifests.card import Card
+from data_manifests.errors import InputError
+from data_manifests.layout import Settings
+from data_manifests.manifest import ShardRecord
+from data_manifests.tables import boxes_of
+from pipeline.annotations import Annotations
+from pipeline.reconcile import Tube
+from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
+
+
+def shard_jobs(
+    records: dict[str, ShardRecord],
+    videos: pa.Table,
+    annotations: Annotations,
+    card: Card,
+    root: Path,
+    store: Path,
+    settings: Settings,
+) -> dict[str, ShardJob]:
+    """The jobs that build these shards; of a finished shard only if all its videos are at hand.
+
+    Args:
+        videos: those at hand, with their paths (schema `VIDEOS`).
+
+    Raises:
+        InputError: a shard that is not built yet has videos that are not at hand.
+    """
+    known = {row["video_id"]: row for row in videos.to_pylist()}
+    tubes: dict[str, list[Tube]] = {}
+    table = annotations.tubes.combine_chunks()
+    columns = (table[name].to_pylist() for name in ("video_id", "tube", "label", "first_frame"))
+    for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
+        if video_id in known:
+            tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
+    counted = card.annotation_format != "csv"
+    jobs = {}
+    for name, record in records.items():
+        gone = [video_id for video_id in record.videos if video_id not in known]
+        if gone and record.files is None:
+            raise InputError(
+                f"shard {name} was planned with videos that this build does not have",
+                found=f"without {', '.join(gone[:5])}",
+                wanted="the videos of the build that was interrupted",
+                todo="run the interrupted build again with its own --split and --train-list",
+            )
+        if gone:
+            continue
+        rows = [known[video_id] for video_id in record.videos]
+        of_shard = tuple(
+            VideoJob(
+                row["video_id"], row["path"], row["frames"] if counted else None, tuple(tubes.get(row["video_id"], ()))
+            )
+            for row in rows
+        )
+        jobs[name] = ShardJob(name, record.split, root, store, settings, (card.box_width, card.box_height), of_shard)
+    return jobs
+
+
+def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> Generator[BuiltShard, None, None]:
+    """Builds shards, and yields them as they are finished.
+
+    After a failure no further shard is begun; those at work are finished and yielded before it is raised.
+
+    Args:
+        executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
+
+    Raises:
+        InputError: a video is damaged, or a worker was killed.
+        OSError: a full disk and the like.
+    """
+    failures: list[Exception] = []
+    if not jobs:
+        return
+    with _pool(min(workers, len(jobs)), executor) as pool:
+        waiting: set[Future[BuiltShard]] = set()
+        try:
+            waiting.update(pool.submit(build_shard, job) for job in jobs)
+        except BrokenExecutor as error:
+            failures.append(error)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    built = future.result()
+                except (InputError, OSError, BrokenExecutor) as error:
+                    failures.append(error)
+                else:
+                    yield built
+            if failures:
+                waiting = {future for future in waiting if not future.cancel()}
+    if failures and isinstance(failures[0], BrokenExecutor):
+        raise InputError(
+            "a worker process died",
+            found="it was killed, perhaps for want of memory",
+            todo="run the same command again, with fewer --workers if it happens again; finished shards stay",
+        ) from failures[0]
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _pool(workers: int, executor: Executor | None) -> Iterator[Executor]:
+    """The executor, or a pool of our own, whose workers end with us: also at Ctrl-C, also when we are killed."""
+    if executor is not None:
+        yield executor
+        return
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the build's to handle
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

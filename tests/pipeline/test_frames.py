@@ -1,0 +1,152 @@
+"""Every frame of a video, in order, or a refusal: real files, and files that the tests break."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data_manifests.errors import InputError
+from pipeline.frames import open_frames
+from tests.pipeline.own_data import moving_square, write_video
+
+AWKWARD = {  # frames, height and width after rotation
+    "av1_video.mkv": (125, 360, 640), "bikes.mp4": (250, 272, 640), "carphone_pristine.mp4": (120, 144, 176),
+    "discard_first_keyframe.mp4": (25, 64, 64), "flipping_a_pancake.mkv": (310, 240, 426),
+    "h264_10bits.mp4": (30, 200, 200), "h265_video.mp4": (10, 128, 128), "nasa_13013_rotated.mp4": (17, 480, 270),
+    "test_non_zero_start.mp4": (12, 112, 200), "testsrc2_odd_height_and_width_mpeg2.mp4": (10, 81, 121),
+    "testsrc2_vp9.webm": (30, 720, 1280), "unordered.mov": (4, 50, 50), "video_180.mov": (3, 320, 568),
+    "video_90.mov": (3, 568, 320),
+}  # fmt: skip
+PACKED = 7
+
+
+def plain_frames(path: Path) -> Iterator[np.ndarray]:
+    """PyAV's own conversion, a new one for each frame, and the rotation that the file asks for."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_files_give_what_pyav_gives(name: str, real: Path) -> None:
+    count = 0
+    for ours, theirs in zip_longest(open_frames(real / "decode" / name), plain_frames(real / "decode" / name)):
+        np.testing.assert_array_equal(ours, theirs)
+        assert (ours.dtype, ours.flags.c_contiguous) == (np.uint8, True)
+        count += 1
+    assert (count, *ours.shape[:2]) == AWKWARD[name]
+
+
+@pytest.mark.parametrize("name", ["nasa_13013_rotated.mp4", "video_90.mov", "video_180.mov"])
+def test_rotation_is_that_of_another_decoder(name: str, real: Path) -> None:
+    decord = pytest.importorskip("decord")
+    other = decord.VideoReader(str(real / "decode" / name)).next().asnumpy()
+    ours = next(iter(open_frames(real / "decode" / name)))
+    assert ours.shape == other.shape
+    assert np.abs(ours.astype(int) - other).mean() < 1
+
+
+def test_all_frames_of_the_real_avi_files(real: Path) -> None:
+    """Counts of all 65 against the packets; pixels of every sixth."""
+    videos = sorted((real / "ucf101/videos").rglob("*.avi"))
+    assert len(videos) == 65
+    for index, path in enumerate(videos):
+        with av.open(str(path)) as container:
+            wanted = sum(packet.size > 0 for packet in container.demux(video=0))
+        if index % 6 == 0:
+            pairs = list(zip_longest(open_frames(path), plain_frames(path)))
+            assert len(pairs) == wanted
+            assert all(np.array_equal(ours, theirs) for ours, theirs in pairs), path
+        else:
+            assert sum(1 for _ in open_frames(path)) == wanted, path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
+def test_written_frames_come_back_in_order(suffix: str, codec: str, tmp_path: Path) -> None:
+    written = moving_square(30)
+    write_video(tmp_path / f"v{suffix}", written, codec)
+    source = open_frames(tmp_path / f"v{suffix}")
+    frames = list(source)
+    assert source.decoder == "pyav"
+    assert len(frames) == 30
+    for index, frame in enumerate(frames):
+        distance = [np.abs(frame.astype(int) - other).mean() for other in written]
+        assert int(np.argmin(distance)) == index
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
+def test_a_file_that_was_cut_off_is_refused_wherever_the_cut(suffix: str, codec: str, tmp_path: Path) -> None:
+    """At the edge of a packet too, where a decoder sees nothing but a shorter video."""
+    path, cut = tmp_path / f"v{suffix}", tmp_path / f"cut{suffix}"
+    write_video(path, moving_square(30), codec)
+    content = path.read_bytes()
+    with av.open(str(path)) as container:
+        edges = [packet.pos for packet in container.demux(video=0) if packet.pos]
+    for length in (*edges[2::5], len(content) // 2, len(content) - 9, len(content) - 1):
+        cut.write_bytes(content[:length])
+        with pytest.raises(InputError, match=rf"cut\{suffix} (is cut off|does not open)"):
+            open_frames(cut)
+
+
+def test_damage_in_the_middle_is_refused_with_the_frame(real: Path, tmp_path: Path) -> None:
+    """Bytes of a real file are overwritten; decord gives wrong frames for these, without a word."""
+    content = bytearray((real / "ucf101/videos/Biking/v_Biking_g19_c01.avi").read_bytes())
+    draw = np.random.default_rng(0)
+    for trial in range(8):
+        damaged = content.copy()
+        if trial % 2:
+            for place in draw.integers(4096, len(content), 20):
+                damaged[place] ^= 1 << int(draw.integers(8))
+        else:
+            place = int(draw.integers(20_000, len(content) - 20_000))
+            damaged[place : place + 4096] = bytes(4096)
+        (tmp_path / "damaged.avi").write_bytes(damaged)
+        with pytest.raises(
+            InputError, match=r"damaged\.avi does not decode to its end\s+found: (after frame \d+: |)\S+"
+        ):
+            list(open_frames(tmp_path / "damaged.avi"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.avi", b"hello\n" * 100), ("empty.avi", b""), ("text.txt", b"hello\n" * 100),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:10,\nother.mp4\n#EXT-X-ENDLIST\n"),
+        ("list.avi", b"ffconcat version 1.0\nfile 'other.mp4'\n"),
+    ],
+)  # fmt: skip
+def test_what_is_no_video_is_refused_and_names_no_other_file(name: str, content: bytes, tmp_path: Path) -> None:
+    write_video(tmp_path / "other.mp4", moving_square(5), "libx264")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} does not open as a video"):
+        open_frames(tmp_path / name)
+
+
+def test_sound_without_pictures_and_no_file_at_all(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"sound\.mkv has no video stream"):
+        open_frames(tmp_path / "sound.mkv")
+    with pytest.raises(InputError, match=r"none\.avi is not there"):
+        open_frames(tmp_path / "none.avi")
+
+
+def test_frames_are_decoded_as_they_are_asked_for(tmp_path: Path) -> None:
+    """The first frames come out although the file is damaged later, and frames are not one another's memory."""
+    write_video(tmp_path / "v.avi", moving_square(20))
+    frames = iter(open_frames(tmp_path / "v.avi"))
+    first, kept = next(frames), None
+    kept = first.copy()
+    next(frames)
+    np.testing.assert_array_equal(first, kept)

@@ -1,0 +1,86 @@
+"""One shard of a store, open: its arrays memory-mapped, its files checked against the manifest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from data_manifests.errors import InputError
+from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, data_file, row_shape
+from data_manifests.manifest import Files, check_file
+
+
+class Video(NamedTuple):
+    """One video of the store, and where its frames lie."""
+
+    video_id: str
+    frames: int
+    width: int
+    height: int
+    shard: str
+    first_row: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard's arrays, memory-mapped and read-only, by their names in `data_manifests.layout.ARRAYS`."""
+
+    name: str
+    folder: Path
+    arrays: dict[str, np.ndarray]
+    videos: tuple[Video, ...]
+    clips: int
+
+
+def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shard:
+    """Opens a shard. Sizes of all its files and checksums of the small ones are checked here.
+
+    Raises:
+        InputError: a file is missing or damaged, or the shard is another's.
+    """
+    folder = store / SHARDS / name
+    for path in files:
+        check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
+    attributes = json.loads(check_file(folder, ROOT, files, deep=True).read_bytes())["attributes"]
+    if attributes["shard"] != name or attributes["settings_digest"] != settings.digest:
+        raise InputError(
+            f"{folder} is a shard of another store or place",
+            found=f"{attributes['shard']}, settings {attributes['settings_digest'][:12]}",
+            wanted=f"{name}, settings {settings.digest[:12]}",
+            todo="python -m pipeline verify STORE --repair",
+        )
+    arrays = {array: _map(folder, array, settings, files) for array in ARRAYS}
+    rows = pq.read_table(folder / "videos.parquet").to_pylist()
+    videos = tuple(
+        Video(row["video_id"], row["frames"], row["width"], row["height"], name, note["first_row"])
+        for row, note in zip(rows, attributes["videos"], strict=True)
+    )
+    return Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
+
+
+def _map(folder: Path, array: str, settings: Settings, files: Files) -> np.ndarray:
+    check_file(folder, f"{array}/zarr.json", files, deep=True)
+    shape = json.loads((folder / array / "zarr.json").read_bytes())["shape"]
+    dtype, row = np.dtype(ARRAYS[array][0]).newbyteorder("<"), row_shape(array, settings.K, settings.views)
+    path = data_file(folder / array, len(shape))
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    record = files.get(path.relative_to(folder).as_posix())
+    if tuple(shape[1:]) != row or shape[0] < 0 or record is None or record.size < size:
+        raise InputError(
+            f"{path} does not hold the array that its metadata tell of",
+            found=f"{record.size if record else 0} bytes",
+            wanted=f"{size} for {dtype} {shape}",
+            todo="python -m pipeline verify STORE --repair",
+        )
+    if not size:
+        return np.zeros(shape, dtype)
+    # torch's mapping, because it keeps no descriptor open: numpy's keeps one an array, thousands in a large store
+    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().view(dtype).reshape(shape)
+    mapped.flags.writeable = False
+    return mapped
