@@ -22,7 +22,9 @@ def main(names: list[str]) -> None:
     table = Table("what", "subject", "peer", "ratio", "spread", "wanted")
     for row in rows:
         wanted = "" if row.wanted is None else f"{row.wanted:g}"
-        table.add_row(row.name, row.subject, row.peer, f"{row.ratio:.2f}", f"{row.spread[0]:.2f} to {row.spread[1]:.2f}", wanted)
+        table.add_row(
+            row.name, row.subject, row.peer, f"{row.ratio:.2f}", f"{row.spread[0]:.2f} to {row.spread[1]:.2f}", wanted
+        )
     Console(width=200).print(table)
     out = Path("out/benchmarks.json")
     out.parent.mkdir(exist_ok=True)
