@@ -11,7 +11,7 @@ from numba import njit
 
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
-from pipeline.matching import MatchRule, PriorGrid, encode_rows, match_rows, make_scratch
+from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
 from pipeline.philox import video_key
 from pipeline.views import draw_view, project, whole_frame
 

@@ -87,6 +87,25 @@ def test_types_are_those_of_the_layout(small_store: Path) -> None:
     assert {name: str(shard[name].dtype) for name in ARRAYS} == {name: kind for name, (kind, _) in ARRAYS.items()}
 
 
+def test_metadata_are_what_zarr_itself_writes(small_store: Path) -> None:
+    for name, group in (("frames/bytes", "frames"), ("targets/loc", "targets"), ("views/kept", "views")):
+        folder = small_store / "shards" / "train-00000"
+        ours = zarr.open_array(folder / name, mode="r")
+        memory = zarr.storage.MemoryStore()
+        zarr.create_array(
+            memory,
+            shape=ours.shape,
+            dtype=ours.dtype,
+            chunks=ours.chunks,
+            shards=ours.shards,
+            compressors=None,
+            fill_value=0,
+        )
+        theirs = zarr.open_array(memory, mode="r")
+        assert ours.metadata == theirs.metadata
+        assert zarr.open_group(folder / group, mode="r").metadata == zarr.create_group({}).metadata
+
+
 def test_a_shard_without_clips(tmp_path: Path) -> None:
     write_own(tmp_path / "d", tube_rows("Run/a", 1, K - 1))
     write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(K))
