@@ -13,8 +13,17 @@ DEMO := out/demo
 
 install: .venv/.installed
 
+# K = 6 and, for comparison, K = 1: only motion tells the demo's classes apart
 demo: install
-	$(BIN)/python -m tests.demo --seed $(SEED) --out $(DEMO)
+	rm -rf $(DEMO)
+	$(MAKE) --no-print-directory demo-K6 demo-K1
+	$(BIN)/python -m tests.demo_figures $(DEMO)
+
+demo-K%:
+	$(BIN)/python -m pipeline build --dataset demo --root $(DEMO)/data --store $(DEMO)/store-K$* --clip-length $* --views 0
+	$(BIN)/python -m trainer.run --store $(DEMO)/store-K$* --preset demo --seed $(SEED) --out $(DEMO)/run-K$*
+	$(BIN)/python -m trainer.evaluate --store $(DEMO)/store-K$* --checkpoint $(DEMO)/run-K$*/checkpoints/last.pt \
+		--out $(DEMO)/evaluation-K$* --json $(DEMO)/metrics-K$*.json --pictures 8
 
 test: install
 	$(BIN)/python -m pytest -n 2

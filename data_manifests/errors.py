@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import click
+
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -84,7 +86,10 @@ def run_command_line(main: Callable[[], object]) -> NoReturn:
         if fault is None:
             raise
         fail(fault)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, click.Abort):
         print("interrupted: nothing half-written was left; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_manifests.errors import InputError, run_command_line
+
 if TYPE_CHECKING:
-    pass
+    from pipeline.plan import Plan
 
 _HERE = click.Path(path_type=Path)
 
@@ -109,6 +113,40 @@ def inspect(store: Path, clip: str | None, view: int, png: Path | None, as_json:
     click.echo(f"drew {clip}, view {view}, to {png}")
 
 
+@cli.command()
+@click.argument("store", type=_HERE)
+@click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
+@click.option("--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes.")
+@click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
+@click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
+@click.option("--workers", default=0, help="Processes. [default: all cores]")
+def verify(store: Path, deep: bool, mend: bool, dataset: str | None, root: Path | None, workers: int) -> None:
+    """Says what is wrong in a store, down to the row; repairs it from the source."""
+    from data_manifests.card import load_card
+    from pipeline.verify import repair
+    from pipeline.verify import verify as verify_store
+
+    if mend and (dataset is None or root is None):
+        raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
+    findings = verify_store(store, deep=deep or mend)
+    for finding in findings:
+        click.echo(str(finding))
+    if findings and mend:
+        assert dataset is not None
+        assert root is not None
+        for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores()):
+            click.echo(line)
+        findings = verify_store(store, deep=True)
+    if findings:
+        raise InputError(
+            f"the store at {store} is damaged", found=f"{len(findings)} findings", wanted="none",
+            todo="run verify with --repair, --dataset and --root" if not mend else "build it again in another place",
+        )  # fmt: skip
+    click.echo(
+        f"nothing wrong at {store}" + ("" if deep or mend else " (sizes and small files; --deep reads every byte)")
+    )
+
+
 def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any = None) -> tuple[Plan, Any, Path]:
     from data_manifests.card import load_card
     from data_manifests.layout import Settings
@@ -156,7 +194,13 @@ def _codec(text: str) -> str:
 
 
 def _check(settings: Any) -> None:
-    limits = {"K": (1, 16), "stride": (1, 1000), "views": (0, 254), "positive_overlap": (0, 1), "negative_overlap": (0, 1)}
+    limits = {
+        "K": (1, 16),
+        "stride": (1, 1000),
+        "views": (0, 254),
+        "positive_overlap": (0, 1),
+        "negative_overlap": (0, 1),
+    }
     for name, (least, most) in limits.items():
         if not least <= getattr(settings, name) <= most:
             option = {"K": "clip-length"}.get(name, name.replace("_", "-"))

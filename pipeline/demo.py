@@ -153,8 +153,8 @@ def render(scene: Scene) -> Iterator[UInt8[np.ndarray, "240 320 3"]]:
     for frame in range(FRAMES):
         corner = np.array([WIDTH, HEIGHT]) / 2 + drift * (frame - FRAMES / 2)
         image = cv2.getRectSubPix(ground, (WIDTH, HEIGHT), tuple(corner + [WIDTH / 2, HEIGHT / 2]))
-        for place, speed, radius, corners in distractors:
-            turns = 2 * np.pi * np.arange(corners) / corners
+        for place, speed, radius, sides in distractors:
+            turns = 2 * np.pi * np.arange(sides) / sides
             line = place + speed * frame + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
             cv2.polylines(image, [_fixed(line)], True, (200, 200, 200), 2, cv2.LINE_AA, shift=4)
         for actor in scene.actors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import pickle
 import sys
@@ -18,6 +19,8 @@ from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 
 VERSION = 1
+LAST = "last.pt"
+"""A link to the newest checkpoint of a run."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class CheckpointMeta:
 
     Args:
         step: steps done.
-        K, classes, width, norm, priors: of the network; `classes` are the names.
+        K, classes, width, norm, fc6_dilation, priors: of the network; `classes` are the names.
         store: digest of the settings of the store it was trained on.
         config: the run's settings.
+        unlogged: readings since the last line of the log.
         best: the best validation figure so far.
     """
 
@@ -41,12 +45,20 @@ class CheckpointMeta:
     store: str
     config: dict[str, Any]
     best: float | None = None
+    fc6_dilation: str = "6"
+    unlogged: tuple[tuple[float, ...], ...] = ()
 
 
-def save_checkpoint(path: Path, model: ActNet, optimiser: torch.optim.Optimizer, meta: CheckpointMeta) -> None:
+def save_checkpoint(
+    path: Path, model: ActNet, optimiser: torch.optim.Optimizer, meta: CheckpointMeta, average: ActNet | None = None
+) -> None:
     """Writes weights, momentum and meta: temp file, fsync, rename. A checkpoint of that name is replaced whole.
+    `LAST` beside it points to the newest.
 
     Nothing else is needed to go on: order, colours and schedule are functions of the seed and the step.
+
+    Args:
+        average: the network with the averaged weights, if the run averages.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
@@ -55,15 +67,25 @@ def save_checkpoint(path: Path, model: ActNet, optimiser: torch.optim.Optimizer,
         "meta": dataclasses.asdict(meta),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict()["state"],
+        "average": None if average is None else average.state_dict(),
     }
+    memory = io.BytesIO()  # written by ourselves: torch.save turns a full disk into an error that does not say so
+    torch.save(content, memory)
     try:
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            file.write(memory.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        temporary.symlink_to(path.name)
+        os.replace(temporary, path.parent / LAST)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
@@ -85,8 +107,19 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
         raw = content["meta"]
         layers = (PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in raw["priors"]["layers"])
         spec = PriorSpec(raw["priors"]["image_size"], tuple(layers))
-        return content, CheckpointMeta(**{**raw, "classes": tuple(raw["classes"]), "priors": spec})
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        unlogged = tuple(tuple(reading) for reading in raw.get("unlogged", ()))
+        return content, CheckpointMeta(
+            **{**raw, "classes": tuple(raw["classes"]), "priors": spec, "unlogged": unlogged}
+        )
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+    ) as error:
         raise InputError(
             f"checkpoint {path} is damaged or not one of trainer.run",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
@@ -95,14 +128,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
 
 
 def load_model(path: Path) -> tuple[ActNet, CheckpointMeta]:
-    """The network of a checkpoint, ready for evaluation, on the CPU.
+    """The network of a checkpoint, ready for evaluation, on the CPU; with the averaged weights if the run averaged.
 
     Raises:
         InputError: as `read_checkpoint`.
     """
     content, meta = read_checkpoint(path)
-    model = ActNet(meta.priors, len(meta.classes), meta.K, meta.width, meta.norm)  # type: ignore[arg-type]
-    model.load_state_dict(content["model"])
+    model = ActNet(meta.priors, len(meta.classes), meta.K, meta.width, meta.norm, meta.fc6_dilation)  # type: ignore[arg-type]
+    try:
+        model.load_state_dict(content.get("average") or content["model"])
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights in checkpoint {path} do not fit its own description",
+            found=str(error).splitlines()[-1].strip(),
+            todo="use another checkpoint of the run",
+        ) from error
     return model.eval(), meta
 
 

@@ -32,6 +32,12 @@ class Config:
     "steps at which the step schedule divides the rate by 10"
     warmup: int = 0
     "steps of linear warm-up"
+    fc6_dilation: Literal["6", "act-released"] = "6"
+    "act-released: 6 to the power of k + 1 for frame k, as in the prototxts that ACT's released weights were trained with"
+    frozen: bool = False
+    "conv1_1 to conv5_3 keep their initial weights"
+    ema: float = 0.0
+    "decay of the averaged weights, which are validated and loaded in place of the last; 0: none"
     shared_rate: float = 0.0
     "rate of the weights all K frames share, as a factor; 0 means 1/K, as in ACT"
     momentum: float = 0.9
@@ -65,9 +71,17 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.iterations < 1 or self.accumulate < 1 or self.log_every < 1 or self.save_every < 1:
-            raise InputError("batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it")
+            raise InputError(
+                "batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it"
+            )
         if not 0 < self.width <= 1 or self.base_lr <= 0 or self.keep < 1:
             raise InputError("width must be in (0, 1], base-lr above 0 and keep 1 or more", todo="change it")
+        if not 0 <= self.ema < 1:
+            raise InputError("ema must be in [0, 1)", found=str(self.ema), todo="change it")
+        if self.frozen and self.norm == "batch":
+            raise InputError(
+                "--frozen with --norm batch", wanted="--norm none: a frozen trunk comes from --init", todo="change one"
+            )
 
 
 def known_presets() -> tuple[str, ...]:
@@ -95,7 +109,8 @@ def load_config(preset: str, overrides: dict[str, Any]) -> Config:
 
 def from_json(raw: dict[str, Any]) -> Config:
     """A config from plain values, as a preset or a checkpoint holds them."""
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return Config(**values)
 
 
 @dataclass(frozen=True)
@@ -126,9 +141,10 @@ def _field_docs() -> dict[str, str]:
     import ast
     import inspect
 
-    body = ast.parse(inspect.getsource(Config)).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: doc.value.value
-        for field, doc in zip(body, body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
-    }
+    definition = ast.parse(inspect.getsource(Config)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for field, doc in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(doc, ast.Expr):
+            docs[field.target.id] = str(ast.literal_eval(doc.value))
+    return docs

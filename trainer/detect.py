@@ -194,13 +194,7 @@ def cli(
 
 def main() -> None:
     """The command line, for `run_command_line`."""
-    try:
-        cli(standalone_mode=False)
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
+    cli(prog_name="python -m trainer.detect", standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_manifests.errors import InputError
+from data_manifests.errors import BAD_INPUT, InputError
+
+_FAILURE = "tubelets/failure"
+_PATIENCE = 5.0
+"""Seconds that a rank has for ending by itself once another one failed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all ranks, on the device, without waiting for it on the host."""
+        """The sum over all ranks, in place, on the device, without waiting for it on the host."""
         if self.count > 1:
             dist.all_reduce(value)
         return value
@@ -42,7 +51,9 @@ def join(device: str) -> Ranks:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda", found="no GPU that torch can use", todo="use --device cpu, or install torch for CUDA")
+        raise InputError(
+            "--device cuda", found="no GPU that torch can use", todo="use --device cpu, or install torch for CUDA"
+        )
     if device == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)
@@ -57,3 +68,56 @@ def leave() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def together(ranks: Ranks) -> Iterator[None]:
+    """All ranks or none: one that fails tells the others why, and each stops with that message within seconds.
+
+    The others may be inside a collective that can no longer end. With gloo it breaks when the peer's connection
+    closes; with NCCL nothing breaks, so a thread listens and ends the process.
+
+    Raises:
+        InputError: another rank failed, saying which and why.
+    """
+    if ranks.count == 1:
+        yield
+        return
+    store = dist.distributed_c10d._get_default_store()
+    over = threading.Event()
+    listener = threading.Thread(target=_listen, args=(store, over), daemon=True)
+    listener.start()
+    try:
+        yield
+    except BaseException as error:
+        over.set()
+        reason = _failure(store, _PATIENCE) if type(error) is RuntimeError or isinstance(error, dist.DistError) else ""
+        if reason:
+            raise InputError("another process of this run stopped", found=reason, todo="see its message") from None
+        text = str(error).replace("\n", "; ")
+        store.set(_FAILURE, f"rank {ranks.rank}: {text or type(error).__name__}")
+        raise
+    finally:
+        over.set()
+
+
+def _failure(store: dist.Store, patience: float) -> str:
+    """What the rank that failed first said; empty if none has within `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        if store.check([_FAILURE]):
+            return store.get(_FAILURE).decode()
+        if time.monotonic() > end:
+            return ""
+        time.sleep(0.1)
+
+
+def _listen(store: dist.Store, over: threading.Event) -> None:
+    while not over.wait(1.0):
+        try:
+            reason = _failure(store, 0)
+        except RuntimeError:  # the store is gone with the process that held it
+            return
+        if reason and not over.wait(_PATIENCE):
+            print(f"error: another process of this run stopped\n  found: {reason}", file=sys.stderr, flush=True)
+            os._exit(BAD_INPUT)

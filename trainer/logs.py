@@ -6,8 +6,11 @@ Values are read two steps late, through copies that nobody waits for, so that th
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data_manifests.errors import InputError
 from trainer.config import Config
+from trainer.optim import rate_at
 
 LAG = 2
 Clips = tuple[tuple[str, int, int], ...]
@@ -32,16 +36,26 @@ class Reading(NamedTuple):
     positives: float
     stop: bool
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Reading:
+        """From the plain values that a checkpoint keeps."""
+        step, loss, loc, conf, positives, stop = values
+        return cls(int(step), loss, loc, conf, positives, bool(stop))
+
 
 class Watch:
-    """Follows the device at a distance of `LAG` steps."""
+    """Follows the device at a distance of `LAG` steps.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Attributes:
+        good: the newest checkpoint, for the message that stops a run.
+    """
+
+    def __init__(self, device: torch.device, good: Path | None = None) -> None:
+        self.device, self.good = device, good
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None, Clips]] = deque()
 
     def push(self, step: int, values: Tensor, clips: Clips) -> None:
-        """Begins to copy a step's (loss, loc, conf, positives, stop) to the host."""
+        """Begins to copy a step's `trainer.step.VALUES` to the host."""
         if self.device.type != "cuda":
             self._waiting.append((step, values.clone(), None, clips))
             return
@@ -62,45 +76,57 @@ class Watch:
             step, host, event, clips = self._waiting.popleft()
             if event is not None:
                 event.synchronize()
-            loss, loc, conf, positives, stop = host.tolist()
-            if loss != loss or abs(loss) == float("inf"):
-                shown = ", ".join(f"{video}:{frame} view {view}" for video, frame, view in clips[:8])
-                raise InputError(
-                    f"the loss is {loss} at step {step}",
-                    found=f"this process' clips were {shown}",
-                    todo="go on from the last checkpoint (--resume) with a smaller --base-lr or with --clip-norm",
-                )
+            loss, loc, conf, positives, stop, own = host.tolist()
+            if not math.isfinite(loss):
+                raise self._diverged(step, loss, own, clips)
             readings.append(Reading(step, loss, loc, conf, positives, stop > 0))
         return readings
 
+    def _diverged(self, step: int, loss: float, own: float, clips: Clips) -> InputError:
+        shown = ", ".join(f"{video} from frame {frame}, view {view}" for video, frame, view in clips)
+        return InputError(
+            f"the loss is {loss} at step {step}",
+            found="the clips of another process" if math.isfinite(own) else f"the clips {shown}",
+            todo=self.advice,
+        )
+
+    @property
+    def advice(self) -> str:
+        """How to go on once a run has diverged."""
+        again = f"go on from {self.good} with --resume and" if self.good else "start again with"
+        return f"{again} a smaller --base-lr, or with --clip-norm"
+
 
 class Log:
-    """Writes the files of a run; only the first rank has one."""
+    """Writes the files of a run; only the first rank has one.
 
-    def __init__(self, out: Path, config: Config, start: int) -> None:
+    Attributes:
+        gathered: readings since the last line; a checkpoint keeps them, so that a resumed run writes the same lines.
+    """
+
+    def __init__(self, out: Path, config: Config, start: int, gathered: Sequence[Reading] = ()) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._config, self._started, self._start = config, time.monotonic(), start
         path = out / "metrics.jsonl"
-        if path.exists():  # a resumed run writes the steps after its checkpoint anew
-            lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start]
-            path.write_text("".join(line + "\n" for line in lines))
+        if path.exists():
+            _keep_lines_until(start, path)
         self._file = open(path, "a")  # noqa: SIM115  (closed by close)
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
-        self._gathered: list[Reading] = []
+        self.gathered = list(gathered)
 
-    def read(self, readings: list[Reading], rate: float) -> None:
+    def read(self, readings: list[Reading]) -> None:
         """Gathers readings, and writes a line when an interval is full."""
         for reading in readings:
-            self._gathered.append(reading)
+            self.gathered.append(reading)
             done = reading.step + 1
             if done % self._config.log_every == 0 or done == self._config.iterations:
-                self._write(done, rate)
-                self._gathered = []
+                self._write(done)
+                self.gathered = []
 
-    def _write(self, done: int, rate: float) -> None:
-        count = len(self._gathered)
+    def _write(self, done: int) -> None:
+        count, rate = len(self.gathered), rate_at(self._config, done - 1)
         means = {
-            name: sum(getattr(reading, name) for reading in self._gathered) / count
+            name: sum(getattr(reading, name) for reading in self.gathered) / count
             for name in ("loss", "loc", "conf", "positives")
         }
         elapsed = time.monotonic() - self._started
@@ -125,3 +151,15 @@ class Log:
         """Flushes both."""
         self._file.close()
         self._board.close()
+
+
+def _keep_lines_until(start: int, path: Path) -> None:
+    """Drops the lines of steps past a checkpoint, which a resumed run writes anew, and one torn by a kill."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > start:
+            break
+        kept.append(line)
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text("".join(kept))
+    os.replace(unfinished, path)

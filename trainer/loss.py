@@ -61,30 +61,35 @@ def tubelet_loss(
     B, P, labels = conf.shape
     K = loc.shape[2]
     row = sample * P + prior
-    flat_conf = conf.reshape(B * P, labels).float()
-    offsets = loc.reshape(B * P, K, 4).index_select(0, row).float()
-    loc_sum = F.smooth_l1_loss(offsets, target, reduction="sum") / K
-    positive_sum = _clamped(F.cross_entropy(flat_conf.index_select(0, row), label, reduction="none")).sum()
+    loc_sum = F.smooth_l1_loss(loc.reshape(B * P, K, 4)[row].float(), target, reduction="sum") / K
 
     hardest = min(NEGATIVES_PER_POSITIVE * max(positives), P)
     with torch.no_grad():
-        hardness = flat_conf.logsumexp(1) - flat_conf[:, 0]
         taken = torch.cat([row, ignored_sample * P + ignored_prior])
-        hardness = hardness.index_fill(0, taken, -torch.inf).view(B, P)
+        hardness = _background_loss(conf).flatten().index_fill(0, taken, -torch.inf).view(B, P)
         hardest_loss, mined = hardness.topk(hardest, dim=1)
         wanted = torch.zeros(B, dtype=torch.int64, device=conf.device)
         wanted = wanted.index_add(0, sample, torch.full_like(sample, NEGATIVES_PER_POSITIVE))
         rank = torch.arange(hardest, device=conf.device)
-        is_mined = (rank < wanted[:, None]) & (hardest_loss > -torch.inf)
+        # a NaN is harder than anything: it must reach the loss, where the watch sees it
+        is_mined = (rank < wanted[:, None]) & (hardest_loss != -torch.inf)
         mined = mined + torch.arange(B, device=conf.device)[:, None] * P
-    mined_conf = flat_conf.index_select(0, mined.flatten())
-    negative_loss = _clamped(mined_conf.logsumexp(1) - mined_conf[:, 0])
-    negative_sum = torch.where(is_mined.flatten(), negative_loss, 0.0).sum()
+        answered = torch.cat([row, mined.flatten()])
+        truth = torch.cat([label, torch.zeros_like(mined).flatten()])
+        counts = torch.cat([torch.ones_like(row, dtype=torch.bool), is_mined.flatten()])
+    # one gather: its backward fills the one dense gradient that the network's border needs
+    cross_entropy = F.cross_entropy(conf.reshape(B * P, labels)[answered].float(), truth, reduction="none")
+    conf_sum = torch.where(counts, _clamped(cross_entropy), 0.0).sum()
 
     normaliser = normaliser.clamp(min=1)
     loc_loss = loc_sum / normaliser
-    conf_loss = (positive_sum + negative_sum) / normaliser
+    conf_loss = conf_sum / normaliser
     return Losses(loc_loss + conf_loss, loc_loss, conf_loss, mined, is_mined)
+
+
+def _background_loss(conf: Float[Tensor, "B P labels"]) -> Float[Tensor, "B P"]:
+    """Cross-entropy against background, clip by clip: the intermediate stays in the cache of a CPU."""
+    return torch.stack([-clip.log_softmax(1, dtype=torch.float32)[:, 0] for clip in conf])
 
 
 def _clamped(cross_entropy: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

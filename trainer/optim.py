@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from trainer.config import Config
 from trainer.model import ActNet
+from trainer.model.backbone import TRUNK
 
 BIAS_RATE = 2.0
 """Biases learn at twice their weights' rate and without decay (`lr_mult: 2`, `decay_mult: 0` in the prototxts)."""
@@ -31,6 +33,8 @@ def parameter_groups(model: ActNet, config: Config) -> list[dict[str, Any]]:
                 "weight_decay": 0.0 if bias else config.weight_decay,
             }
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         part = "backbone" if name.startswith("backbone.") else "heads"
         group = groups[part, name.endswith(".bias") or ".norms." in name]
         group["params"].append(parameter)
@@ -55,3 +59,28 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Gives each group its share of a rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate"]
+
+
+def freeze_trunk(model: ActNet) -> None:
+    """conv1_1 to conv5_3 keep their weights."""
+    for layer in TRUNK:
+        model.backbone.convs[layer].requires_grad_(False)
+
+
+class Average:
+    """A running mean of the weights over the steps (Polyak and Juditsky 1992), younger ones weighing more.
+
+    Attributes:
+        model: the network with the averaged weights; of the buffers it has the newest.
+    """
+
+    def __init__(self, model: ActNet, decay: float) -> None:
+        self.model, self._decay = copy.deepcopy(model).eval().requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, model: ActNet, step: int) -> None:
+        """After a step. The first steps weigh more than `decay` would have it, lest random weights linger."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, newest in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(newest)

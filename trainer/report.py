@@ -219,13 +219,7 @@ def cli(out: Path, store_path: Path | None, videos: int) -> None:
 
 def main() -> None:
     """The command line, for `run_command_line`."""
-    try:
-        cli(standalone_mode=False)
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
+    cli(prog_name="python -m trainer.report", standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,12 @@ from data_manifests.errors import InputError, run_command_line
 from trainer.config import Config, config_fields, load_config
 
 if TYPE_CHECKING:
+    import torch
+
     from trainer.data.reader import Store
+    from trainer.distributed import Ranks
+    from trainer.logs import Log
+    from trainer.model import ActNet
 
 _PATH = click.Path(path_type=Path)
 
@@ -32,58 +35,68 @@ class Job:
     split: str = "train"
     init: Path | None = None
     resume: bool = False
-    device: str = "auto"
+    profile: int = 0
 
 
-def train(job: Job, config: Config) -> None:
+def train(job: Job, config: Config, ranks: Ranks) -> None:
     """One run, from its first step or from its newest checkpoint to the last step.
 
     Raises:
         InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
     """
-    import numpy as np
     import torch
     from torch.nn.parallel import DistributedDataParallel
 
-    from trainer import checkpoint
+    from trainer import checkpoint, optim
     from trainer.data.loader import Loader
-    from trainer.data.photometric import colour_matrix, distort
     from trainer.data.reader import Store
-    from trainer.distributed import join
-    from trainer.logs import Log, Watch
-    from trainer.loss import tubelet_loss
+    from trainer.host_memory import keep_freed_memory
+    from trainer.logs import LAG, Log, Reading, Watch
     from trainer.model import ActNet
-    from trainer.model.weights import initialise, load_weights, report
-    from trainer.optim import make_optimiser, parameter_groups, rate_at, set_rate
+    from trainer.model.initial import initialise, report
+    from trainer.model.weights import load_weights
+    from trainer.stages import Clock, profile_steps
+    from trainer.step import Learner, train_step
 
-    ranks = join(job.device)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     store = Store.open(job.store, job.split)
     meta = store.meta
     checkpoints = job.out / "checkpoints"
-    newest = checkpoint.newest_checkpoint(checkpoints)
+    newest = None if job.profile else checkpoint.newest_checkpoint(checkpoints)
     if newest is not None and not job.resume:
         raise InputError(
             f"{job.out} holds a run already", found=newest.name, wanted="a new folder, or --resume",
             todo="add --resume to go on, or choose another --out",
         )  # fmt: skip
 
-    model = ActNet(meta.priors, len(meta.classes), meta.K, config.width, config.norm)
+    model = ActNet(meta.priors, len(meta.classes), meta.K, config.width, config.norm, config.fc6_dilation)
     origins = initialise(model, config.seed)
     if job.init is not None:
         origins = load_weights(model, job.init, origins)
-    model.to(ranks.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
-    optimiser = make_optimiser(parameter_groups(model, config), config)
+    if config.frozen:
+        optim.freeze_trunk(model)
+    model.to(ranks.device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = optim.Average(model, config.ema) if config.ema else None
+    optimiser = optim.make_optimiser(optim.parameter_groups(model, config), config)
     start, best = 0, None
+    unlogged: tuple[tuple[float, ...], ...] = ()
     if newest is not None:
         content, of = checkpoint.read_checkpoint(newest)
         _check_fits(of, store, config, newest)
         model.load_state_dict(content["model"])
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
-        start, best = of.step, of.best
-    log = Log(job.out, config, start) if ranks.first else None
-    if ranks.first:
+        if average is not None:
+            average.model.load_state_dict(content["average"] or content["model"])
+        start, best, unlogged = of.step, of.best, of.unlogged
+    log = None
+    if ranks.first and not job.profile:
+        log = Log(job.out, config, start, [Reading.of(values) for values in unlogged])
         with open(job.out / "weights.txt", "w") as file:
             report(origins, lambda line: print(line, file=file))
+    if ranks.first:
         print(
             f"training on {store.clips} clips of {store.path}, K = {meta.K}, {len(meta.classes)} classes, "
             f"{sum(p.numel() for p in model.parameters()):,} weights, {ranks.count} x {ranks.device.type}, "
@@ -108,72 +121,73 @@ def train(job: Job, config: Config) -> None:
         workers=config.workers,
         pin=ranks.device.type == "cuda",
     )
-    batches, watch, stop = iter(loader), Watch(ranks.device), _StopFlag()
-    share, part = config.batch // ranks.count, config.batch // ranks.count // config.accumulate
-
-    def save(step: int) -> None:
-        _read(watch.take(lag=0), log, rate_at(config, step - 1))  # a loss that is not finite stops the run here
-        if ranks.first:
-            of = checkpoint.CheckpointMeta(
-                step, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest,
-                dataclasses.asdict(config), best,
-            )  # fmt: skip
-            checkpoint.save_checkpoint(checkpoint.checkpoint_path(checkpoints, step), model, optimiser, of)
-            checkpoint.prune_checkpoints(checkpoints, config.keep)
-
+    learner, watch, stop = Learner(network, model, optimiser), Watch(ranks.device, newest), _StopFlag()
+    batches = iter(loader)
     network.train()
-    for step in range(start, config.iterations):
-        set_rate(optimiser, rate_at(config, step))
-        parts = [next(batches) for _ in range(config.accumulate)]
-        positives = ranks.sum(torch.tensor(float(sum(sum(p.positives) for p in parts)), device=ranks.device))
-        sums = torch.zeros(5, device=ranks.device)
-        for index, host_batch in enumerate(parts):
-            batch = host_batch.to(ranks.device)
-            images = model.normalise(batch.frames)
-            if config.distort:
-                position = step * config.batch + ranks.rank * share + index * part
-                matrices = np.stack([colour_matrix(config.seed, position + place) for place in range(part)])
-                images = distort(images, torch.from_numpy(matrices).to(ranks.device, non_blocking=True), model.mean)
-            last = index == config.accumulate - 1
-            with network.no_sync() if ranks.count > 1 and not last else nullcontext():
-                with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.amp):
-                    loc, conf = network(images)
-                losses = tubelet_loss(
-                    loc,
-                    conf,
-                    sample=batch.sample,
-                    prior=batch.prior,
-                    label=batch.label,
-                    target=batch.loc,
-                    ignored_sample=batch.ignored_sample,
-                    ignored_prior=batch.ignored_prior,
-                    positives=batch.positives,
-                    normaliser=positives,
-                )
-                (losses.total * ranks.count).backward()  # DDP averages over the ranks; the normaliser is global
-            sums[:3] += torch.stack([losses.total, losses.loc, losses.conf]).detach()
-        if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm, foreach=True)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+    if job.profile:
 
-        sums[4] += float(stop.asked)
-        values = ranks.sum(sums)
-        values[3] = positives
-        watch.push(step, values, tuple(clip for p in parts for clip in p.clips))
-        stopped = _read(watch.take(), log, rate_at(config, step))
+        def run_step(clock: Clock) -> None:
+            parts = [next(batches) for _ in range(config.accumulate)]
+            train_step(learner, parts, 0, config=config, ranks=ranks, clock=clock)
+
+        optim.set_rate(optimiser, optim.rate_at(config, 0))
+        told = profile_steps(job.profile, run_step, model, ranks.device, job.out if ranks.first else None)
+        if ranks.first:
+            print(told, flush=True)
+        return
+
+    def read(lag: int) -> bool:
+        readings = watch.take(lag)  # a loss that is not finite stops the run here
+        if log is not None:
+            log.read(readings)
+        return any(reading.stop for reading in readings)
+
+    def save(step: int, as_best: bool) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            raise InputError(
+                f"weights are not finite after step {step - 1}", found="a loss that was", todo=watch.advice
+            )
+        if log is None:
+            return
+        of = checkpoint.CheckpointMeta(
+            step, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
+            best, config.fc6_dilation, tuple(tuple(reading) for reading in log.gathered),
+        )  # fmt: skip
+        names = [checkpoints / "best.pt"] * as_best + [checkpoint.checkpoint_path(checkpoints, step)]
+        for path in names:
+            checkpoint.save_checkpoint(path, model, optimiser, of, average.model if average else None)
+        checkpoint.prune_checkpoints(checkpoints, config.keep)
+        watch.good = names[-1]
+
+    for step in range(start, config.iterations):
+        optim.set_rate(optimiser, optim.rate_at(config, step))
+        parts = [next(batches) for _ in range(config.accumulate)]
+        values = train_step(learner, parts, step, config=config, ranks=ranks, clock=Clock(), stop=stop.asked)
+        if average is not None:
+            average.update(model, step)
+        watch.push(step, values, tuple(clip for part in parts for clip in part.clips))
+        stopped = read(LAG)
         done = step + 1
-        if job.val_store is not None and config.eval_every and done % config.eval_every == 0:
-            best = _validate(model, job.val_store, ranks.device, log, done, best, checkpoints, save)
-            network.train()
-        if done % config.save_every == 0 or done == config.iterations or stopped:
-            save(done)
+        last = stopped or done == config.iterations
+        scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
+        better = False
+        if scored or last or done % config.save_every == 0:
+            read(0)
+            if scored:
+                figures = _validate(average.model if average else model, job, ranks.device, log, done)
+                better = best is None or figures > best
+                best = figures if better else best
+            save(done, better)
         if stopped:
             if ranks.first:
                 print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
             break
     if log is not None:
         log.close()
+
+
+def _divides(every: int, done: int) -> bool:
+    return every > 0 and done % every == 0
 
 
 class _StopFlag:
@@ -187,12 +201,6 @@ class _StopFlag:
         self.asked = True
 
 
-def _read(readings: list[Any], log: Any, rate: float) -> bool:
-    if log is not None:
-        log.read(readings, rate)
-    return any(reading.stop for reading in readings)
-
-
 def _check_fits(of: Any, store: Store, config: Config, path: Path) -> None:
     for what, found, wanted in (
         ("K", of.K, store.meta.K),
@@ -200,7 +208,10 @@ def _check_fits(of: Any, store: Store, config: Config, path: Path) -> None:
         ("priors", of.priors, store.meta.priors),
         ("width", of.width, config.width),
         ("norm", of.norm, config.norm),
+        ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
         ("store", of.store, store.meta.digest),
+        ("seed", of.config["seed"], config.seed),
+        ("batch", of.config["batch"], config.batch),
     ):
         if found != wanted:
             raise InputError(
@@ -209,34 +220,19 @@ def _check_fits(of: Any, store: Store, config: Config, path: Path) -> None:
             )  # fmt: skip
 
 
-def _validate(
-    model: Any,
-    path: Path,
-    device: Any,
-    log: Any,
-    step: int,
-    best: float | None,
-    checkpoints: Path,
-    save: Callable[[int], None],
-) -> float | None:
-    import shutil
+def _validate(model: ActNet, job: Job, device: torch.device, log: Log | None, step: int) -> float:
+    """frame-mAP@0.5, on every rank."""
+    from trainer.evaluation import evaluate_store, open_store
 
-    from trainer.checkpoint import checkpoint_path
-    from trainer.data.reader import Store
-    from trainer.evaluate import evaluate_store
-
-    metrics = evaluate_store(model, Store.open(path), device=device)
-    figure = metrics["frame_map"]["0.5"]
-    if log is None:
-        return best
-    log.add(step, {"val_frame_map": figure, "val_video_map": metrics["video_map"]["0.5"]})
-    print(f"step {step}: validation frame-mAP@0.5 {figure:.4f}, video-mAP@0.5 {metrics['video_map']['0.5']:.4f}", flush=True)
-    if best is not None and figure <= best:
-        return best
-    save(step)
-    shutil.copyfile(checkpoint_path(checkpoints, step), checkpoints / "best.pt.new")
-    (checkpoints / "best.pt.new").rename(checkpoints / "best.pt")
-    return figure
+    assert job.val_store is not None
+    metrics = evaluate_store(model, open_store(job.val_store, None)[0], device=device)
+    frame, video = metrics["frame_map"]["0.5"], metrics["video_map"]["0.5"]
+    if frame is None:
+        raise InputError(f"--val-store {job.val_store} has no ground truth to validate on", todo="give another")
+    if log is not None:
+        log.add(step, {"val_frame_map": frame, "val_video_map": video})
+        print(f"step {step}: validation frame-mAP@0.5 {frame:.4f}, video-mAP@0.5 {video:.4f}", flush=True)
+    return frame
 
 
 def _settings(command: Any) -> Any:
@@ -257,9 +253,26 @@ def _settings(command: Any) -> Any:
 @click.option("--init", type=_PATH, help="Weight file of a VGG16 trunk.")
 @click.option("--out", type=_PATH, help="Folder of the run. [default: out/PRESET]")
 @click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint in --out.")
+@click.option(
+    "--profile",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Time this many steps, stage by stage, and end. Trains nothing.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_settings
-def cli(store: Path, val_store: Path | None, split: str, preset: str, init: Path | None, out: Path | None, resume: bool, device: str, **settings: Any) -> None:
+def cli(
+    store: Path,
+    val_store: Path | None,
+    split: str,
+    preset: str,
+    init: Path | None,
+    out: Path | None,
+    resume: bool,
+    profile: int,
+    device: str,
+    **settings: Any,
+) -> None:
     """Trains an ACT network on a store.
 
     \b
@@ -270,15 +283,16 @@ def cli(store: Path, val_store: Path | None, split: str, preset: str, init: Path
     if "milestones" in given:
         given["milestones"] = _milestones(given["milestones"])
     config = load_config(preset, given)
-    started = time.monotonic()
-    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, device)
-    try:
-        train(job, config)
-    finally:
-        from trainer.distributed import leave
+    from trainer.distributed import join, leave, together
 
-        leave()
-    print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
+    started = time.monotonic()
+    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile)
+    ranks = join(device)
+    with together(ranks):
+        train(job, config, ranks)
+    leave()
+    if ranks.first:
+        print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
 
 
 def _milestones(text: str) -> tuple[int, ...]:

@@ -27,6 +27,9 @@ def sliding_heads(
         blocks: the video's frames in order, resized to the network's input, RGB.
     """
     K = model.K
+    if model.backbone.fc6_dilation != "6":
+        yield from _whole_clips(model, blocks, windows)
+        return
     held: list[Tensor] = []
     for block in blocks:
         with torch.no_grad():
@@ -41,3 +44,20 @@ def sliding_heads(
                 output = model.heads(joined)
             yield output
         held = [m[max(clips, 0) :].clone() for m in maps]
+
+
+def _whole_clips(
+    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], windows: int
+) -> Iterator[tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]]:
+    """For a network whose features depend on a frame's place in the clip: K times the work."""
+    held: list[Tensor] = []
+    for block in blocks:
+        frames = torch.cat((*held, block))
+        clips = len(frames) - model.K + 1
+        for first in range(0, clips, windows):
+            count = min(windows, clips - first)
+            stacked = frames[first : first + count + model.K - 1].unfold(0, model.K, 1).movedim(-1, 1)
+            with torch.no_grad():
+                output = model(model.normalise(stacked))
+            yield output
+        held = [frames[max(clips, 0) :]]

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from data_manifests.prior_spec import PriorSpec
-from trainer.model.backbone import Norm, VGG16Atrous
+from trainer.model.backbone import Dilation, Norm, VGG16Atrous
 
 MEAN_RGB = (123.0, 117.0, 104.0)
 """The mean that ACT and SSD subtract (104, 117, 123 in their BGR order)."""
@@ -26,12 +26,21 @@ class ActNet(nn.Module):
         K: frames a clip.
         width: the backbone's width multiplier.
         norm: the backbone's normalisation.
+        fc6_dilation: see `VGG16Atrous`.
     """
 
-    def __init__(self, spec: PriorSpec, classes: int, K: int, width: float = 1.0, norm: Norm = "none") -> None:
+    def __init__(
+        self,
+        spec: PriorSpec,
+        classes: int,
+        K: int,
+        width: float = 1.0,
+        norm: Norm = "none",
+        fc6_dilation: Dilation = "6",
+    ) -> None:
         super().__init__()
         self.spec, self.classes, self.K = spec, classes, K
-        self.backbone = VGG16Atrous(width, norm)
+        self.backbone = VGG16Atrous(width, norm, fc6_dilation)
         self.loc = nn.ModuleList()
         self.conf = nn.ModuleList()
         for layer, channels in zip(spec.layers, self.backbone.channels, strict=True):
@@ -45,7 +54,8 @@ class ActNet(nn.Module):
         return frames.movedim(-1, -3).float() - self.mean
 
     def features(self, images: Float[Tensor, "n 3 size size"]) -> list[Tensor]:
-        """The six maps of each frame, (n, c, h, w)."""
+        """The six maps of each frame, (n, c, h, w); not for `act-released`, where a frame's place matters."""
+        assert self.backbone.fc6_dilation == "6" or self.K == 1
         return self.backbone(images)
 
     def heads(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]:
@@ -64,5 +74,5 @@ class ActNet(nn.Module):
         self, images: Float[Tensor, "b K 3 size size"]
     ) -> tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]:
         """`heads` of the `features` of all b * K frames."""
-        maps = self.features(images.flatten(0, 1))
+        maps = self.backbone(images.flatten(0, 1), self.K)
         return self.heads([m.unflatten(0, (-1, self.K)) for m in maps])

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_manifests.errors import InputError
+
 Norm = Literal["none", "batch"]
+Dilation = Literal["6", "act-released"]
 
 # name, output channels at width 1, kernel, stride, padding, dilation; None is a pooling layer
 _TRUNK: tuple[tuple[str, int, int, int, int, int] | str, ...] = (
@@ -44,6 +47,10 @@ _TRUNK: tuple[tuple[str, int, int, int, int, int] | str, ...] = (
 )
 SOURCES = ("conv4_3", "fc7", "conv6_2", "conv7_2", "conv8_2", "conv9_2")
 LAYERS = tuple(layer[0] for layer in _TRUNK if not isinstance(layer, str))
+FULL_RESOLUTION = ("conv1_1", "conv1_2")
+"""Layers without batch normalisation: there it would take a fifth of a step's time, and the scale of their input is
+known."""
+TRUNK = LAYERS[: LAYERS.index("fc6")]
 
 
 def _pool(name: str, x: Tensor) -> Tensor:
@@ -71,12 +78,16 @@ class VGG16Atrous(nn.Module):
 
     Args:
         width: multiplies every channel count; 1, 1/2, 1/4 or 1/8.
-        norm: `batch` puts batch normalisation behind every convolution, for training from random weights.
+        norm: `batch` puts batch normalisation behind every convolution but those of `FULL_RESOLUTION`, for training
+            from random weights.
+        fc6_dilation: of every frame 6; `act-released` has 6^(k+1) for frame k, as the released prototxts have it by an
+            oversight (`ACT_create_prototxt.py:336`). On the 18 x 18 map that leaves the frames after the first only
+            the centre of the kernel, and their features then do depend on their place.
     """
 
-    def __init__(self, width: float = 1.0, norm: Norm = "none") -> None:
+    def __init__(self, width: float = 1.0, norm: Norm = "none", fc6_dilation: Dilation = "6") -> None:
         super().__init__()
-        self.width, self.norm = width, norm
+        self.width, self.norm, self.fc6_dilation = width, norm, fc6_dilation
         convs: dict[str, nn.Module] = {}
         norms: dict[str, nn.Module] = {}
         self.channels: list[int] = []
@@ -87,7 +98,7 @@ class VGG16Atrous(nn.Module):
             name, outputs, kernel, stride, padding, dilation = layer
             outputs = round(outputs * width)
             convs[name] = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation)
-            if norm == "batch":
+            if norm == "batch" and name not in FULL_RESOLUTION:
                 norms[name] = nn.BatchNorm2d(outputs)
             if name in SOURCES:
                 self.channels.append(outputs)
@@ -96,18 +107,32 @@ class VGG16Atrous(nn.Module):
         self.norms = nn.ModuleDict(norms)
         self.conv4_3_norm = L2Norm(self.channels[0])
 
-    def forward(self, x: Float[Tensor, "n 3 size size"]) -> list[Tensor]:
-        """Maps of sides 38, 18, 9, 5, 3, 1 for a 300-pixel input, the first L2-normalised."""
+    def forward(self, x: Float[Tensor, "n 3 size size"], K: int = 1) -> list[Tensor]:
+        """Maps of sides 38, 18, 9, 5, 3, 1 for a 300-pixel input, the first L2-normalised.
+
+        Args:
+            K: frames a clip, one after another along n; only `act-released` asks.
+        """
         maps = []
         for layer in _TRUNK:
             if isinstance(layer, str):
                 x = _pool(layer, x)
                 continue
             name = layer[0]
-            x = self.convs[name](x)
-            if self.norm == "batch":
+            x = self._fc6_as_released(x, K) if name == "fc6" and self.fc6_dilation != "6" else self.convs[name](x)
+            if name in self.norms:
                 x = self.norms[name](x)
-            x = F.relu(x)
+            x = F.relu(x, inplace=True)
             if name in SOURCES:
                 maps.append(self.conv4_3_norm(x) if name == "conv4_3" else x)
         return maps
+
+    def _fc6_as_released(self, x: Float[Tensor, "n c h w"], K: int) -> Float[Tensor, "n d h w"]:
+        fc6 = self.convs["fc6"]
+        assert isinstance(fc6, nn.Conv2d)
+        if max(x.shape[-2:]) > 36:
+            raise InputError(f"fc6_dilation = act-released on a map of {tuple(x.shape[-2:])}", wanted="36 x 36 at most")
+        clips = x.unflatten(0, (-1, K))
+        first = fc6(clips[:, 0])
+        rest = F.conv2d(clips[:, 1:].flatten(0, 1), fc6.weight[:, :, 1:2, 1:2], fc6.bias)
+        return torch.cat([first[:, None], rest.unflatten(0, (len(clips), K - 1))], 1).flatten(0, 1)

@@ -1,0 +1,93 @@
+"""What the command line prints, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.build import BuildReport
+from pipeline.plan import Plan
+
+
+def print_plan(plan: Plan, workers: int) -> None:
+    """Counts, sizes, oddities."""
+    console, told = Console(), plan.to_json(workers)
+    console.print(
+        f"[bold]{plan.settings.title}[/]: K = {plan.settings.K}, stride {plan.settings.stride}, {plan.settings.views} views"
+    )
+    table = Table("split", "videos", "windows", "clips", "(clip, tube) pairs", "clips with 2 tubes or more")
+    per_class = Table("split", "class", "videos", "tubes", "clips", "pairs", "clips with 2 or more")
+    for key in (key for key in told if key.endswith("_videos")):
+        counts = told[key]
+        names = ("videos", "windows", "clips", "pairs", "clips_with_2_or_more_gt")
+        table.add_row(key.removesuffix("_videos"), *(f"{counts[name]:,}" for name in names))
+        for name, of_class in counts["per_class"].items():
+            row = (f"{of_class[field]:,}" for field in ("videos", "tubes", "clips", "pairs", "clips_ge2"))
+            per_class.add_row(key.removesuffix("_videos"), name, *row)
+    console.print(table, per_class)
+    estimate = told["estimate"]
+    console.print(
+        f"{told['shards']} shards to build, about {estimate['bytes'] / 1e9:.2f} GB, "
+        f"about {estimate['seconds'] / 60:.1f} min with {workers} workers"
+    )
+    for oddity in told["oddities"]:
+        console.print(f"rule [bold]{oddity['rule']}[/] applied {oddity['count']:,} times: {oddity['meaning']}")
+        console.print(f"  first: {', '.join(oddity['examples'])}", highlight=False)
+
+
+@contextmanager
+def build_progress(hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the frames to build, with rate and time left, on stderr."""
+    columns = (
+        TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("frames  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def advance(frames: int, total: int) -> None:
+            done = bar.tasks[0].completed + frames
+            rate = done / max(bar.tasks[0].elapsed or 0, 1e-9)
+            bar.update(task, advance=frames, total=max(total, done), rate=f"{rate:,.0f}/s")
+
+        yield advance
+
+
+def print_report(report: BuildReport, store: Path) -> None:
+    """What a build did, and what it skipped, by name."""
+    if report.shards:
+        rate = report.frames / max(report.seconds, 1e-9)
+        print(
+            f"built {report.shards} shards, {report.frames:,} frames in {report.seconds:.1f} s ({rate:,.0f} frames/s): {store}"
+        )
+    else:
+        print(f"nothing to do: all {report.shards_before} shards are there: {store}")
+    if report.skipped:
+        print(f"skipped {len(report.skipped):,} videos that are not there:")
+        for video_id in report.skipped:
+            print(f"  {video_id}")
+
+
+def print_store(described: dict[str, Any]) -> None:
+    """What is in a store."""
+    console = Console()
+    console.print(f"[bold]{described['title']}[/]")
+    for name, value in described["settings"].items():
+        console.print(f"  {name}: {value}", highlight=False)
+    table = Table("split", "shards", "videos", "frames", "clips", "views", "targets a view", "bytes")
+    for split, row in described["splits"].items():
+        table.add_row(
+            split, *(f"{row[name]:,}" for name in ("shards", "videos", "frames", "clips", "views")),
+            f"{row['targets_per_view']:.2f}", f"{row['bytes']:,}",
+        )  # fmt: skip
+    console.print(table)
+    for rule, videos in described["rules"].items():
+        shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
+        console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)
+    console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)

@@ -1,0 +1,113 @@
+"""What the pipeline's command line says to a person: figures, pictures, and errors that end with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 14 frames, two of them in the training split."""
+    folder = tmp_path_factory.mktemp("own") / "root"
+    rows = ""
+    for name in ("Run/a", "Run/b", "Run/c"):
+        write_video(folder / "videos" / f"{name}.avi", moving_square(14))
+        rows += tube_rows(name, 1, 12, box="2,8,22,26")
+    write_own(folder, rows, "Run/c\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(root: Path) -> Path:
+    """Its store."""
+    place = root.parent / "store"
+    command = [sys.executable, "-m", "pipeline", "build", "--dataset", str(root / "own.toml"), "--root", str(root)]
+    subprocess.run([*command, "--store", str(place), "--views", "2"], check=True)
+    return place
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of the command."""
+    monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_a_plan_needs_no_video_and_counts(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    for name in ("own.toml", "boxes.csv", "test.txt"):
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    assert run(monkeypatch, "plan", "--dataset", tmp_path / "own.toml", "--root", tmp_path, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["train_videos"]["clips"] == 2 * 7
+    assert told["test_videos"]["videos"] == 1
+    assert run(monkeypatch, "plan", "--dataset", tmp_path / "own.toml", "--root", tmp_path) == 0
+    assert "clips" in capsys.readouterr().out
+
+
+def test_a_second_build_has_nothing_to_do(root: Path, store: Path, monkeypatch, capsys) -> None:
+    arguments = ("--dataset", root / "own.toml", "--root", root, "--store", store, "--views", 2)
+    assert run(monkeypatch, "build", *arguments) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "inspect", store, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["clips"] == 14
+    assert run(monkeypatch, "inspect", store) == 0
+    assert "train" in capsys.readouterr().out
+    picture = tmp_path / "clip.png"
+    assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--view", 1, "--png", picture) == 0
+    assert Image.open(picture).size == (6 * 300, 2 * 300 + 20)
+
+
+def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "verify", store, "--deep") == 0
+    data = store / "shards" / "train-00000" / "frames" / "bytes" / "c" / "0"
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    assert run(monkeypatch, "verify", store, "--deep") == 2
+    assert "Run/a" in capsys.readouterr().out
+    repair = ("--repair", "--dataset", root / "own.toml", "--root", root)
+    assert run(monkeypatch, "verify", store, *repair) == 0
+    assert run(monkeypatch, "verify", store, "--deep") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["plan", "--dataset", "ucf102", "--root", "."], "did you mean ucf101"),
+        (["plan", "--dataset", "ucf101", "--root", "nowhere"], "nowhere is not there"),
+        (["plan", "--dataset", "ucf101"], "--root is missing"),
+        (["plan", "--dataset", "missing.toml", "--root", "."], "missing.toml is not there"),
+        (["plan", "--dataset", "ucf101", "--root", "."], "annotation file"),
+        (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),
+        (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--clip-length", "17"], "1 to 16"),
+        (["inspect", "."], "no store at"),
+        (["inspect", "STORE", "--clip", "Run/x:1", "--png", "x.png"], "no video 'Run/x'"),
+        (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
+        (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
+        (["verify", "STORE", "--repair"], "--dataset and --root"),
+        (["biuld"], "build"),
+        (["plan", "--datset", "ucf101"], "--dataset"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_message(
+    arguments: list[str], told: str, store: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *(str(store) if part == "STORE" else part for part in arguments)) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,99 @@
+"""One training step: from the host's batches to changed weights, without asking the device for a single value."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.data.batch import Batch
+from trainer.data.photometric import colour_matrix, distort
+from trainer.distributed import Ranks
+from trainer.loss import tubelet_loss
+from trainer.model import ActNet
+from trainer.stages import Clock
+
+VALUES = ("loss", "loc", "conf", "positives", "stops", "own_loss")
+"""What a step tells of itself; all but the last are sums over the ranks."""
+
+
+class Learner(NamedTuple):
+    """What a step changes: the network as it is called (wrapped for many ranks, compiled), the same bare, its optimiser."""
+
+    network: Any
+    model: ActNet
+    optimiser: torch.optim.Optimizer
+
+
+def train_step(
+    learner: Learner, parts: list[Batch], step: int, *, config: Config, ranks: Ranks, clock: Clock, stop: bool = False
+) -> Float[Tensor, "6"]:
+    """Forward, loss and backward of each part, then one step of SGD; the gradients are those of the whole global batch.
+
+    Args:
+        parts: this rank's share of the global batch, in the order of the run.
+        step: which step it is; the colours depend on it.
+        clock: told where each stage begins.
+        stop: whether this rank was asked to stop.
+
+    Returns:
+        `VALUES`, on the device.
+    """
+    network, model, optimiser = learner
+    device, share = ranks.device, config.batch // ranks.count
+    clock.at("copy")
+    # filled by a kernel: a tensor made from a Python number on the host would be copied, and waited for
+    positives = torch.full((), float(sum(sum(part.positives) for part in parts)), device=device)
+    positives = ranks.sum(positives)
+    sums = torch.zeros(3, device=device)
+    place = step * config.batch + ranks.rank * share
+    for index, host_batch in enumerate(parts):
+        clock.at("copy")
+        batch = host_batch.to(device)
+        images = model.normalise(batch.frames)
+        if config.distort:
+            matrices = np.stack([colour_matrix(config.seed, place + i) for i in range(len(batch.clips))])
+            images = distort(images, torch.from_numpy(matrices).to(device, non_blocking=True), model.mean)
+        place += len(batch.clips)
+        alone = ranks.count > 1 and (clock.apart or index < len(parts) - 1)
+        with network.no_sync() if alone else nullcontext():
+            clock.at("forward")
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
+                loc, conf = network(images)
+            clock.at("loss")
+            losses = tubelet_loss(
+                loc,
+                conf,
+                sample=batch.sample,
+                prior=batch.prior,
+                label=batch.label,
+                target=batch.loc,
+                ignored_sample=batch.ignored_sample,
+                ignored_prior=batch.ignored_prior,
+                positives=batch.positives,
+                normaliser=positives,
+            )
+            clock.at("backward")
+            (losses.total * ranks.count).backward()  # gradients are averaged over the ranks; the normaliser is global
+        sums += torch.stack([losses.total, losses.loc, losses.conf]).detach()
+    if clock.apart and ranks.count > 1:
+        clock.at("all-reduce")
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                ranks.sum(parameter.grad).div_(ranks.count)
+    clock.at("optimiser")
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm, foreach=True)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    asked = torch.full((1,), float(stop), device=device)
+    own = sums[:1].clone()
+    shared = ranks.sum(torch.cat([sums, asked]))
+    values = torch.cat([shared[:3], positives.view(1), shared[3:], own])
+    clock.at("data wait")
+    return values
