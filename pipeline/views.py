@@ -105,12 +105,11 @@ def project(boxes, rectangle, mirrored, projected):
     for g in range(boxes.shape[0]):
         inside = True
         for k in range(boxes.shape[1]):
-            x1, y1 = (boxes[g, k, 0] - left) / width, (boxes[g, k, 1] - top) / height
-            x2, y2 = (boxes[g, k, 2] - left) / width, (boxes[g, k, 3] - top) / height
-            centre_x, centre_y = (x1 + x2) / two, (y1 + y2) / two
-            if not (zero <= centre_x <= one and zero <= centre_y <= one):
+            x1, y1, x2, y2 = boxes[g, k, 0] - left, boxes[g, k, 1] - top, boxes[g, k, 2] - left, boxes[g, k, 3] - top
+            if not (zero <= (x1 + x2) / two <= width and zero <= (y1 + y2) / two <= height):
                 inside = False
                 break
+            x1, x2, y1, y2 = x1 / width, x2 / width, y1 / height, y2 / height
             x1, x2 = max(x1, zero), min(x2, one)
             projected[count, k, 0] = one - x2 if mirrored else x1
             projected[count, k, 1] = max(y1, zero)

@@ -42,6 +42,11 @@ class Row:
         """The crop starts before the canvas does."""
         return bool((self.cuboid.astype(int)[:2] < 0).any())
 
+    @property
+    def past_canvas(self) -> bool:
+        """The crop is larger than the canvas, on either side."""
+        return self.wraps or bool((self.cuboid < 0).any() or (self.cuboid[2:] >= self.canvas_hw[::-1] + 1).any())
+
     def ours(self) -> tuple[np.ndarray, np.ndarray]:
         """The same crop by the rule: tubes kept, boxes in [0, 1] of it."""
         dy, dx = self.canvas_hw - FRAME_HW
@@ -99,7 +104,7 @@ def test_the_rule_keeps_the_originals_tubes(rows: list[Row]) -> None:
 def test_the_rule_changes_only_rows_that_an_error_touches(rows: list[Row]) -> None:
     """Boxes are divided by w + 1 by the original unless its slice ends at the border; the rule divides them by w."""
     for row in rows:
-        if row.whole or row.wraps:
+        if row.whole or row.past_canvas:
             continue
         _, ours = row.ours()
         x1, y1, x2, y2 = row.cuboid.astype(int)
