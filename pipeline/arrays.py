@@ -5,13 +5,13 @@ One outer chunk (zarr's shard) holds inner chunks without a codec, in order; zar
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import google_crc32c
 import numpy as np
-import zarr
 from jaxtyping import Shaped
 
 from data_manifests.layout import ARRAYS, CHUNK_BYTES, data_file, row_shape
@@ -62,17 +62,8 @@ class RowStream:
         index = np.stack([places, np.full(chunks, self._chunk_bytes, "<u8")], 1).tobytes()
         self._file.write(index + google_crc32c.value(index).to_bytes(4, "little"))
         self._file.close()
-        zarr.create_array(
-            zarr.storage.LocalStore(self._shard),
-            name=self._name,
-            shape=(self.rows, *self._row),
-            dtype=self._type,
-            chunks=(self._chunk_rows, *self._row),
-            shards=(chunks * self._chunk_rows, *self._row),
-            compressors=None,
-            filters=None,
-            fill_value=0,
-        )
+        chunk, shard = [self._chunk_rows, *self._row], [chunks * self._chunk_rows, *self._row]
+        _write_metadata(self._shard / self._name, _array([self.rows, *self._row], self._type, chunk, shard))
 
     def __enter__(self) -> RowStream:
         return self
@@ -83,6 +74,36 @@ class RowStream:
         self._file.close()
 
 
-def write_attributes(folder: Path, attributes: dict[str, Any]) -> None:
-    """Attributes of the group that holds the arrays."""
-    zarr.open_group(zarr.storage.LocalStore(folder), mode="a").attrs.put(attributes)
+def write_groups(shard: Path, attributes: dict[str, Any]) -> None:
+    """The metadata of the group that holds the arrays, with its attributes, and of the groups in it."""
+    _write_metadata(shard, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})
+    for group in sorted({name.split("/")[0] for name in ARRAYS}):
+        _write_metadata(shard / group, {"attributes": {}, "zarr_format": 3, "node_type": "group"})
+
+
+def _array(shape: list[int], dtype: np.dtype, chunk: list[int], shard: list[int]) -> dict[str, Any]:
+    """Metadata of a zarr v3 array (zarr-specs, core 3.1; sharding codec 1.0), written here so that a store's bytes do
+    not depend on the version of zarr, which opens it."""
+    plain = {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
+    sharding = {
+        "chunk_shape": chunk,
+        "codecs": [plain],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "shape": shape,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0.0 if dtype.kind == "f" else 0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+
+
+def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    (folder / "zarr.json").write_text(json.dumps(metadata, indent=2))

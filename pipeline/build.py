@@ -93,7 +93,6 @@ def build(
     started = time.monotonic()
     _claim(store)
     with only_build(store):
-        shutil.rmtree(store / BUILDING, ignore_errors=True)
         manifest = _open_or_create(plan.settings, store)
         before = len(manifest.shards) - len(manifest.unfinished)
         planned = _with_plan(manifest, plan)
@@ -120,7 +119,6 @@ def build(
             files = {**manifest.files, **write_tables(manifest, store)}
             manifest = replace(manifest, files=files)
             save_manifest(manifest, store)
-        shutil.rmtree(store / BUILDING, ignore_errors=True)
     done = sum(manifest.shards[job.name].frames for job in to_build)
     return BuildReport(len(to_build), done, time.monotonic() - started, before, plan.skipped)
 
@@ -133,6 +131,8 @@ def present_manifest(store: Path) -> Manifest | None:
 @contextmanager
 def only_build(store: Path) -> Iterator[None]:
     """Holds the store's lock: one build or repair at a time. It ends with the process, however that ends.
+
+    What is half-built is removed, before and after.
 
     Raises:
         InputError: another holds it, saying who.
@@ -154,8 +154,10 @@ def only_build(store: Path) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        shutil.rmtree(store / BUILDING, ignore_errors=True)
         yield
     finally:
+        shutil.rmtree(store / BUILDING, ignore_errors=True)
         path.unlink(missing_ok=True)
         os.close(descriptor)
 

@@ -138,7 +138,9 @@ def draw_clip(picture: ClipPicture, path: Path) -> None:
         for row, label in enumerate(picture.labels):
             colour = (150, 150, 150) if label == "ignored" else COLOURS[int(picture.tubes[row]) % len(COLOURS)]
             corner = np.array([k * size, 20.0] * 2)
-            pen.rectangle(_inside(picture.priors[row] * size, size) + corner + [0, size, 0, size], outline=colour)
+            pen.rectangle(
+                (_inside(picture.priors[row] * size, size) + corner + [0, size, 0, size]).tolist(), outline=colour
+            )
             if label == "ignored" or row != int(np.argmax(picture.tubes == picture.tubes[row])):
                 continue
             box = _inside(picture.boxes[row, k] * size, size) + corner

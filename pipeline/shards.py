@@ -31,7 +31,7 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync_tree
 from data_manifests.tables import TUBES, VIDEOS, box_column
-from pipeline.arrays import RowStream, write_attributes
+from pipeline.arrays import RowStream, write_groups
 from pipeline.clips import valid_clips
 from pipeline.frames import Frame, FrameSource, open_frames
 from pipeline.matching import MatchRule, PriorGrid, prior_grid
@@ -160,7 +160,7 @@ class _ShardWriter:
             "settings_digest": settings.digest,
             "videos": self.notes,
         }
-        write_attributes(self.folder, attributes)
+        write_groups(self.folder, attributes)
         sync_tree(self.folder)
         return ShardRecord(
             self.job.split,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
@@ -115,7 +114,6 @@ def repair(
         InputError: the source gives other bytes than those that were recorded, or is not there; that shard is left as it is.
     """
     with only_build(store):
-        shutil.rmtree(store / BUILDING, ignore_errors=True)
         manifest, of_manifest = _manifest(store)
         if of_manifest:
             save_manifest(manifest, store)
@@ -132,7 +130,6 @@ def repair(
             _same(manifest.files, write_root(store, manifest.attributes, settings))
         if files & set(TABLES.values()):
             _same(manifest.files, write_tables(manifest, store))
-        shutil.rmtree(store / BUILDING, ignore_errors=True)
     return mended + [f"{name}: written anew" for name in sorted(files)]
 
 

@@ -1,0 +1,340 @@
+"""A build ends with the same bytes, whatever happens on the way; and it never touches what is another's."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from data_manifests.layout import MANIFEST, file_crc32c
+from data_manifests.manifest import load_manifest
+from pipeline import jobs
+from pipeline.build import LOCK, only_build
+from pipeline.jobs import run_jobs
+from tests.pipeline.own_data import tube_rows
+from tests.pipeline.small_store import SHARDS, VIDEOS, build_small, refusal, tree
+from trainer.data.reader import Store
+
+BUILD = [sys.executable, "-m", "tests.pipeline.small_store"]
+
+
+def test_a_second_build_finds_nothing_to_do(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    shutil.copytree(small_store, store)
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    report = build_small(small_root, store)
+    assert (report.shards, report.shards_before) == (0, len(SHARDS))
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_bytes_do_not_depend_on_workers(small_root: Path, small_store: Path, tmp_path: Path, workers: int) -> None:
+    if workers == 5:
+        with ThreadPoolExecutor(5) as threads:
+            build_small(small_root, tmp_path / "s", executor=threads)
+    else:
+        build_small(small_root, tmp_path / "s", workers=workers)
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+def test_bytes_do_not_depend_on_the_place_or_the_order(
+    small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_root, tmp_path / "elsewhere")
+    monkeypatch.setattr("pipeline.build.run_jobs", lambda jobs, *how: run_jobs(jobs[::-1], *how))
+    build_small(tmp_path / "elsewhere", tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+def test_interrupted_after_each_shard(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    store = tmp_path / "s"
+    for done in range(len(SHARDS)):
+        with pytest.raises(KeyboardInterrupt):
+            build_small(small_root, store, progress=stop)
+        assert not (store / LOCK).exists()
+        unfinished = load_manifest(store).unfinished
+        assert len(unfinished) == len(SHARDS) - done - 1
+        message = refusal(Store.open, store)
+        if unfinished:
+            assert f"{len(unfinished)} of {len(SHARDS)} shards are to be built" in message
+    report = build_small(small_root, store)
+    assert report.shards == 0
+    assert tree(store) == tree(small_store)
+
+
+def test_a_failing_disk_at_any_moment(
+    small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of call that makes a store durable fails once, at places spread over the whole build."""
+    calls: list[str] = []
+    fail_at = [-1]
+    for name in ("fsync", "replace", "rename"):
+
+        def failing(*args: object, real: object = getattr(os, name), **kwargs: object) -> object:
+            calls.append("")
+            if len(calls) - 1 == fail_at[0]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), "disk")
+            return real(*args, **kwargs)  # type: ignore[operator]
+
+        monkeypatch.setattr(os, name, failing)
+    build_small(small_root, tmp_path / "count")
+    total = len(calls)
+    assert tree(tmp_path / "count") == tree(small_store)
+    store = tmp_path / "s"
+    places = sorted({*range(8), *range(total - 10, total), *random.Random(0).sample(range(total), 10)})
+    for place in places:
+        calls.clear()
+        fail_at[0] = place
+        with pytest.raises(OSError, match="Input/output error"):
+            build_small(small_root, store)
+        fail_at[0] = -1
+        if place % 3 == 0:  # it may be killed again, while it goes on
+            calls.clear()
+            fail_at[0] = place // 2
+            try:
+                build_small(small_root, store)
+            except OSError:
+                fail_at[0] = -1
+        fail_at[0] = -1
+        build_small(small_root, store)
+        assert tree(store) == tree(small_store), place
+        shutil.rmtree(store)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_a_random_instant(small_root: Path, small_store: Path, tmp_path: Path, seed: int) -> None:
+    store = tmp_path / "s"
+    with subprocess.Popen([*BUILD, small_root, store, str(seed)]) as process:
+        while not store.exists() and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(random.Random(seed).uniform(0, 0.4 if seed == 0 else 4))
+        process.send_signal(signal.SIGKILL)
+    build_small(small_root, store)
+    assert tree(store) == tree(small_store)
+
+
+def test_a_killed_worker(small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "build_shard", _kill_me)
+    message = refusal(build_small, small_root, tmp_path / "s", workers=2)
+    assert "a worker process died" in message
+    monkeypatch.undo()
+    build_small(small_root, tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+def _kill_me(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_control_c_ends_with_130_and_a_word(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    with subprocess.Popen([*BUILD, small_root, store, "2"], stderr=subprocess.PIPE, text=True) as process:
+        while not (store / MANIFEST).exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 130
+    assert "interrupted" in message
+    assert "Traceback" not in message
+    build_small(small_root, store)
+    assert tree(store) == tree(small_store)
+
+
+def test_a_full_disk(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    limited = ["bash", "-c", f"ulimit -f 64; exec {' '.join(BUILD)} {small_root} {tmp_path / 's'}"]
+    out = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert out.returncode == 2, out.stderr
+    assert "File too large" in out.stderr
+    assert "Traceback" not in out.stderr
+    build_small(small_root, tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+def test_a_damaged_video_is_named_and_the_rest_stays(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    video = root / "videos" / "Run" / "v_4.avi"
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 2])
+    message = refusal(build_small, root, store)
+    assert "Run/v_4" in message
+    assert load_manifest(store).unfinished == ["train-00001"]
+    video.write_bytes(whole)
+    assert build_small(root, store).shards == 1
+    assert tree(store) == tree(small_store)
+
+
+def test_missing_videos(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(small_root, root)
+    (root / "videos" / "Jump" / "t_1.avi").unlink()
+    assert "Jump/t_1 is not below" in refusal(build_small, root, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    report = build_small(root, tmp_path / "s", missing="skip")
+    assert list(report.skipped) == ["Jump/t_1"]
+    assert list(load_manifest(tmp_path / "s").skipped) == ["Jump/t_1"]
+    shutil.copy(small_root / "videos" / "Jump" / "t_1.avi", root / "videos" / "Jump")
+    assert build_small(root, tmp_path / "s").shards == 1
+    manifest = load_manifest(tmp_path / "s")
+    assert manifest.skipped == {}
+    assert manifest.shards["test-00001"].videos == ("Jump/t_1",)
+    assert Store.open(tmp_path / "s").videos.num_rows == len(VIDEOS)
+
+
+def test_more_videos_leave_what_is_there_alone(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    build_small(small_root, store, split="train")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (store / "shards").rglob("*")}
+    reading = Store.open(store, "train")
+    first = reading.sample(0, 1)
+    build_small(small_root, store, split="test")
+    after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (store / "shards").rglob("*")}
+    assert before.items() <= after.items()
+    assert tree(store) == tree(small_store)
+    assert (reading.sample(0, 1).frames == first.frames).all()
+
+
+def test_an_interrupted_build_keeps_its_plan(small_root: Path, tmp_path: Path) -> None:
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_small(small_root, tmp_path / "s", split="train", progress=stop)
+    planned = (tmp_path / "s" / MANIFEST).read_bytes()
+    message = refusal(build_small, small_root, tmp_path / "s", split="test")
+    assert "was planned with videos that this build does not have" in message
+    assert (tmp_path / "s" / MANIFEST).read_bytes() == planned
+    build_small(small_root, tmp_path / "s", split="train")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seed": 1}, "seed: 0 / 1"),
+        ({"K": 5}, "K: 4 / 5"),
+        ({"views": 3}, "views: 2 / 3"),
+        ({"stride": 2}, "stride: 1 / 2"),
+        ({"positive_overlap": 0.6}, "positive_overlap: 0.5 / 0.6"),
+        ({"negative_overlap": 0.4}, "negative_overlap: 0.5 / 0.4"),
+        ({"variances": (0.1, 0.1, 0.2, 0.3)}, "variances"),
+        ({"frames": "raw"}, "frames: jpeg:95 / raw"),
+        ({"max_side": 32}, "max_side: None / 32"),
+        ({"mirrored": (1, 0)}, "mirrored"),
+    ],
+)
+def test_other_settings_are_never_mixed(small_root: Path, small_store: Path, changed: dict, told: str) -> None:
+    before = tree(small_store)
+    message = refusal(build_small, small_root, small_store, **changed)
+    assert "was built with other settings" in message
+    assert told in message
+    assert tree(small_store) == before
+
+
+def test_changed_annotations_are_refused(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    shutil.copytree(small_store, store)
+    text = (root / "boxes.csv").read_text()
+    (root / "boxes.csv").write_text(text.replace("Run/v_3,0,Run,5,5,3,23,30", "Run/v_3,0,Run,5,6,3,23,30"))
+    assert (root / "boxes.csv").read_text() != text
+    message = refusal(build_small, root, store)
+    assert "annotations of videos in the store have changed" in message
+    assert "train-0000" in message
+    assert tree(store) == tree(small_store)
+
+
+def test_two_builds_at_once(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    with only_build(tmp_path / "s"):
+        message = refusal(build_small, small_root, tmp_path / "s")
+    assert f"process {os.getpid()}" in message
+    assert "another build is at work" in message
+    build_small(small_root, tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+def test_two_builds_planned_at_once(small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_small(small_root, tmp_path / "s", split="test")
+    monkeypatch.setattr("tests.pipeline.small_store.present_manifest", lambda store: None)
+    message = refusal(build_small, small_root, tmp_path / "s")
+    assert "another build changed the store since this one was planned" in message
+
+
+def test_a_lock_that_a_killed_build_left(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / LOCK).write_text("process 1 on elsewhere")
+    build_small(small_root, tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(small_store)
+
+
+@pytest.mark.parametrize("what", ["notes.txt", "zarr.json", "priors/c/0/0", "shards/x"])
+def test_anothers_place(small_root: Path, tmp_path: Path, what: str) -> None:
+    store = tmp_path / "s"
+    (store / what).parent.mkdir(parents=True)
+    (store / what).write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    before = tree(store)
+    assert "holds something else" in refusal(build_small, small_root, store)
+    assert tree(store) == before
+
+
+def test_the_place_is_a_file(small_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("")
+    assert "is not a folder" in refusal(build_small, small_root, tmp_path / "s")
+
+
+def test_damaged_tables_are_not_taken_over(small_root: Path, tmp_path: Path) -> None:
+    """A build that adds videos reads tables of the shards that are there: it must not give damage a good checksum."""
+    store = tmp_path / "s"
+    build_small(small_root, store, split="train")
+    path = store / "shards" / "train-00000" / "tubes.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "train-00000/tubes.parquet is damaged" in refusal(build_small, small_root, store)
+    recorded = load_manifest(store).shards["train-00000"].files
+    assert recorded is not None
+    assert recorded["tubes.parquet"].crc32c != file_crc32c(path)
+
+
+def test_damaged_priors_are_not_taken_over(small_root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    build_small(small_root, store, split="train")
+    path = store / "priors" / "c" / "0" / "0"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    build_small(small_root, store, split="test")
+    assert "priors/c/0/0 is damaged" in refusal(Store.open, store)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(small_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(PermissionError):
+        build_small(small_root, tmp_path / "locked" / "s")
+
+
+def test_ten_more_videos_get_shards_of_their_own(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    shutil.copytree(small_store, store)
+    with open(root / "boxes.csv", "a") as rows:
+        for number in range(2):
+            shutil.copy(root / "videos" / "Run" / "v_0.avi", root / "videos" / "Run" / f"w_{number}.avi")
+            rows.write(tube_rows(f"Run/w_{number}", 1, 12))
+    report = build_small(root, store)
+    assert (report.shards, report.shards_before) == (1, len(SHARDS))
+    manifest = load_manifest(store)
+    assert manifest.shards["train-00002"].videos == ("Run/w_0", "Run/w_1")
+    old, new = tree(small_store), tree(store)
+    assert {name: old[name] for name in old if name.startswith(("shards/", "priors/"))}.items() <= new.items()
