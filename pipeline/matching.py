@@ -18,9 +18,10 @@ from typing import NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from numba import njit
 
+from data_manifests.errors import InputError
 from data_manifests.prior_spec import PriorSpec
+from pipeline.kernel import kernel
 from pipeline.priors import make_priors, prior_shapes
 
 LEAST_OVERLAP = np.float32(1e-6)
@@ -34,6 +35,17 @@ class MatchRule:
     positive_overlap: float = 0.5
     negative_overlap: float = 0.5
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.negative_overlap <= self.positive_overlap <= 1:
+            raise InputError(
+                "the thresholds of the matching rule do not go together",
+                found=f"negative_overlap {self.negative_overlap}, positive_overlap {self.positive_overlap}",
+                wanted="0 < negative_overlap <= positive_overlap <= 1",
+                todo="change one of the two",
+            )
+        if not all(variance > 0 for variance in self.variances):
+            raise InputError("a variance is not above 0", found=str(self.variances), todo="change it")
 
 
 class PriorGrid(NamedTuple):
@@ -88,12 +100,8 @@ def match_clip(boxes: Float32[np.ndarray, "G K 4"], grid: PriorGrid, rule: Match
     Args:
         boxes: x1 y1 x2 y2 of the clip's G tubes at its K frames, in [0, 1] of the view.
     """
-    scratch = make_scratch(len(grid.boxes))
-    M = match_rows(boxes, grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap), scratch)
-    prior, tube, overlap = scratch.prior[:M].copy(), scratch.tube[:M].copy(), scratch.overlap[:M].copy()
-    loc = np.zeros((M, boxes.shape[1], 4), np.float32)
-    encode_rows(boxes, grid.boxes, prior, tube, np.array(rule.variances, np.float32), loc)
-    return Match(prior, tube, overlap, loc)
+    thresholds = np.float32(rule.positive_overlap), np.float32(rule.negative_overlap)
+    return Match(*_match_and_encode(boxes, grid, *thresholds, np.array(rule.variances, np.float32)))
 
 
 class Scratch(NamedTuple):
@@ -106,14 +114,27 @@ class Scratch(NamedTuple):
     best_overlap: Float32[np.ndarray, " P"]
 
 
-def make_scratch(P: int) -> Scratch:
+@kernel
+@no_type_check
+def make_scratch(P):
     """Scratch for P priors."""
     return Scratch(
         np.empty(P, np.int64), np.empty(P, np.int64), np.empty(P, np.float32), np.full(P, -1), np.empty(P, np.float32)
     )
 
 
-@njit(cache=True)
+@kernel
+@no_type_check
+def _match_and_encode(boxes, grid, positive, negative, variances):
+    scratch = make_scratch(len(grid.boxes))
+    M = match_rows(boxes, grid, positive, negative, scratch)
+    prior, tube, overlap = scratch.prior[:M].copy(), scratch.tube[:M].copy(), scratch.overlap[:M].copy()
+    loc = np.zeros((M, boxes.shape[1], 4), np.float32)
+    encode_rows(boxes, grid.boxes, prior, tube, variances, loc)
+    return prior, tube, overlap, loc
+
+
+@kernel
 @no_type_check
 def iou(a, b):
     """`JaccardOverlap` of the original: normalised boxes, no +1."""
@@ -127,7 +148,7 @@ def iou(a, b):
     return inter / (size_a + size_b - inter)
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def mean_iou(prior, boxes):
     total = np.float32(0)
@@ -136,7 +157,7 @@ def mean_iou(prior, boxes):
     return total / np.float32(len(boxes))
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _reach(low, high, extent, span, step, side):
     """Cells whose centre c can give a prior of that extent an intersection of `span` or more with some box of a range."""
@@ -145,7 +166,7 @@ def _reach(low, high, extent, span, step, side):
     return max(0, int(first)), min(side - 1, int(last))
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def match_rows(boxes, grid, positive, negative, scratch):
     """The rule. Fills prior, tube and overlap of the scratch, and returns the number of rows.
@@ -221,7 +242,7 @@ def match_rows(boxes, grid, positive, negative, scratch):
     return matched + ignores
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _visit(boxes, g, t, lowest, grid, scratch, touched):
     """Visits every prior that can overlap tube g by t; keeps each prior's best tube from `lowest` on, and g's best."""
@@ -268,7 +289,7 @@ def _visit(boxes, g, t, lowest, grid, scratch, touched):
     return touched, prior_of_tube, overlap_of_tube
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _bipartite(boxes, priors):
     """Step 2 in full, for clips in which two tubes want the same prior."""
@@ -299,7 +320,7 @@ def _bipartite(boxes, priors):
     return chosen, chosen_overlap
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _all_differ(values):
     for i in range(len(values)):
@@ -309,7 +330,7 @@ def _all_differ(values):
     return True
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _contains(values, value):
     for other in values:  # noqa: SIM110  (numba has no any())
@@ -318,7 +339,7 @@ def _contains(values, value):
     return False
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def encode_rows(boxes, priors, prior, tube, variances, loc):
     """`EncodeBBox` with CENTER_SIZE for each of the K frames (its logarithm is libm's logf); rows without a tube stay."""

@@ -9,7 +9,8 @@ from hashlib import blake2b
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernel import kernel
 
 _ROUNDS = 10
 _MULTIPLY = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -24,7 +25,7 @@ def video_key(seed: int, video_id: str) -> tuple[np.uint64, np.uint64]:
     return np.uint64(int.from_bytes(digest[:4], "little")), np.uint64(int.from_bytes(digest[4:], "little"))
 
 
-@njit(cache=True, inline="always")
+@kernel
 @no_type_check
 def philox(key0, key1, c0, c1, c2, c3):
     """Four 32-bit words (in uint64) for a counter of four words."""
@@ -35,7 +36,7 @@ def philox(key0, key1, c0, c1, c2, c3):
     return c0, c1, c2, c3
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def uniform(stream):
     """The stream's next draw, float64 in [0, 1) on a grid of 2**-32.
@@ -53,7 +54,7 @@ def uniform(stream):
     return np.float64(stream[5 + np.int64(place)]) * 2.0**-32
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def open_stream(stream, key0, key1, first_frame, view):
     """Puts a stream at the first draw of one view of one clip."""

@@ -7,10 +7,10 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64, Integer, UInt8, UInt16, UInt64
-from numba import njit
 
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
+from pipeline.kernel import kernel
 from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
 from pipeline.philox import video_key
 from pipeline.views import draw_view, project, whole_frame
@@ -18,7 +18,10 @@ from pipeline.views import draw_view, project, whole_frame
 MAX_TUBES_OF_CLIP = 64
 """A view's fate of its tubes is stored as bits."""
 MAX_TUBES_OF_VIDEO = 255
-_ROWS_PER_VIEW = 24
+MAX_SIDE = 8191
+"""Of a frame: the rectangle of a view reaches 4 sides far and is stored as int16."""
+_ROWS = 16_384
+"""Room for targets at first; it grows to what one clip needs."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,22 @@ def video_targets(
         mirrored_label: for each class the one that its mirror image shows.
 
     Raises:
-        InputError: the video has more tubes than a target can name.
+        InputError: the video has more tubes, or larger frames, than a target can name; or a box is empty.
     """
     T, C = len(boxes), len(clips)
     if T > MAX_TUBES_OF_VIDEO:
         raise InputError(f"{video_id} has {T} tubes", wanted=f"at most {MAX_TUBES_OF_VIDEO}", todo="split the video")
+    if max(width, height) > MAX_SIDE:
+        raise InputError(
+            f"{video_id} has frames of {width} x {height}",
+            wanted=f"sides of at most {MAX_SIDE} pixels",
+            todo="build with a smaller --max-side",
+        )
+    for index, tube in enumerate(boxes):
+        whole = np.isfinite(tube).all(1) & (tube[:, 2:] > tube[:, :2]).all(1)
+        if not whole.all():
+            frame = int(first_frame[index]) + int(np.argmin(whole))
+            raise InputError(f"{video_id}: tube {index} has an empty box at frame {frame}", todo="mend the annotation")
     length = np.array([len(tube) for tube in boxes], np.int64)
     begin = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     flat = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
@@ -102,19 +116,21 @@ def video_targets(
     offsets = np.zeros(C * (1 + views) + 1, np.int64)
     parts: list[tuple[np.ndarray, ...]] = []
     done = 0
-    capacity = _ROWS_PER_VIEW * (1 + views) * 64 + len(grid.boxes)
+    capacity = _ROWS
     class_and_mirror = (
         np.stack([labels, np.array(mirrored_label)[labels]]).astype(np.int64) if T else np.zeros((2, 0), np.int64)
     )
     variances = np.array(rule.variances, np.float32)
     scratch = make_scratch(len(grid.boxes))
     while done < C:
-        rows = _make_rows(capacity, K)
+        rows, before = _make_rows(capacity, K), done
         done, filled = _fill(
             done, starts, flat, begin, first, length, class_and_mirror, width, height, K, views,
             *video_key(seed, video_id), grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap),
             variances, scratch, rectangle, mirrored, sampler, kept, offsets, *rows,
         )  # fmt: skip
+        if done == before:
+            capacity *= 4
         parts.append(tuple(array[:filled].copy() for array in rows))
     columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)] if parts else list(_make_rows(0, K))
     return ViewTargets(rectangle, mirrored, sampler, kept, np.cumsum(offsets), *columns)
@@ -130,7 +146,7 @@ def _make_rows(rows: int, K: int) -> tuple[np.ndarray, ...]:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 @no_type_check
 def _fill(
     done, starts, flat, begin, first, length, class_and_mirror, width, height, K, views, key0, key1, grid, positive,

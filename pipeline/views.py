@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
+from pipeline.kernel import kernel
 from pipeline.matching import mean_iou
 from pipeline.philox import open_stream, uniform
 
@@ -32,7 +32,7 @@ WHOLE_FRAME = 255
 MAX_REDRAWS = 20
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _draw_crop(stream, boxes, crop):
     """Fills `crop` (x1 y1 x2 y2 in [0, 1] of the canvas) and returns the sampler it came from, 0 to 6."""
@@ -65,7 +65,7 @@ def _draw_crop(stream, boxes, crop):
     return 0
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def _draw_rectangle(stream, boxes, width, height, rectangle):
     """Steps 1 and 2: fills `rectangle` (x0 y0 x1 y1, native pixels) and returns the sampler."""
@@ -90,7 +90,7 @@ def _draw_rectangle(stream, boxes, width, height, rectangle):
     return sampler
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def project(boxes, rectangle, mirrored, projected):
     """The tubes that a view keeps, and their boxes in [0, 1] of it.
@@ -122,7 +122,7 @@ def project(boxes, rectangle, mirrored, projected):
     return kept
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def draw_view(stream, key0, key1, first_frame, view, boxes, width, height, rectangle, projected):
     """View `view` (from 1 on) of the clip at `first_frame`: returns (mirrored, sampler, kept tubes as bits).
@@ -149,7 +149,7 @@ def draw_view(stream, key0, key1, first_frame, view, boxes, width, height, recta
     return mirrored, WHOLE_FRAME, project(boxes, rectangle, mirrored, projected)
 
 
-@njit(cache=True)
+@kernel
 @no_type_check
 def whole_frame(width, height, rectangle):
     """Fills the rectangle of view 0."""

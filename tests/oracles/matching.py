@@ -87,7 +87,8 @@ def match_by_loops(
 
     G, P = len(boxes), len(priors)
     table = [[sum(iou(prior, box) for box in tube) / len(tube) for tube in boxes] for prior in priors]
-    margin = min((abs(o - edge) for row in table for o in row for edge in (positive, negative, 1e-6)), default=1.0)
+    edges = (positive, negative, 1e-6)
+    margin = min((abs(o - edge) for row in table for o in row if o > 0 for edge in edges), default=1.0)
     tube_of: dict[int, int] = {}
     free = set(range(G))
     while free:
