@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
 from data_manifests.card import load_card
 from pipeline import demo
+from pipeline.annotations import read_annotations
 from pipeline.demo import FRAMES, HEIGHT, SWEEPS, WIDTH, Actor, Scene, make_demo, make_scenes, render
+from pipeline.frames import open_frames
 
 CLASSES = tuple(SWEEPS)
 SEEDS = 3
@@ -74,14 +75,14 @@ def test_every_look_is_distributed_alike_in_every_class(scenes: list[Scene]) -> 
             assert result.pvalue > 1e-3, (CLASSES[label], column, result)
 
 
-def test_actors_that_keep_apart_look_almost_alike_in_every_class(scenes: list[Scene]) -> None:
-    """The later ones must keep clear of the earlier ones, which their motion decides too: a slight preference of places
-    and sizes, far below what the motion tells (a Kolmogorov-Smirnov distance of 1 would tell a class from the rest)."""
+def test_actors_that_keep_apart_look_alike_in_every_class(scenes: list[Scene]) -> None:
+    """The later actors must keep clear of the earlier ones, which depends on their motion too: a preference of places
+    or sizes that this makes must be too slight to be seen in so many actors (54 comparisons: 0.5 % of honest draws fail)."""
     labels, looks, _ = moments(scenes)
     for label in range(len(CLASSES)):
         for column in range(looks.shape[1]):
-            distance = ks_2samp(looks[labels == label, column], looks[labels != label, column]).statistic
-            assert distance < 0.2, (CLASSES[label], column, distance)
+            result = ks_2samp(looks[labels == label, column], looks[labels != label, column])
+            assert result.pvalue > 1e-4, (CLASSES[label], column, result)
 
 
 def test_one_frame_tells_no_class(scenes: list[Scene]) -> None:
@@ -162,8 +163,6 @@ def test_the_bar_passes_over_actors() -> None:
 
 @pytest.mark.usefixtures("few_videos")
 def test_the_written_dataset_reads_back_through_its_card(tmp_path: Path) -> None:
-    from pipeline.annotations import read_annotations
-
     root = tmp_path / "demo"
     make_demo(root)
     card = load_card("demo")
@@ -180,8 +179,7 @@ def test_the_written_dataset_reads_back_through_its_card(tmp_path: Path) -> None
         boxes = [actor.box(frame) for frame in range(actor.first_frame, actor.first_frame + actor.frames)]
         np.testing.assert_allclose(np.array(tube["boxes"]), boxes, atol=0.006)
     for video in videos:
-        with av.open(str(root / "videos" / f"{video['video_id']}.avi")) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = list(open_frames(root / "videos" / f"{video['video_id']}.avi"))
         drawn = list(render(expected[video["video_id"]]))
         assert len(frames) == FRAMES
         errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, drawn, strict=True)]

@@ -1,0 +1,314 @@
+"""Damages a store in every way that disks and people do, and kills builds; prints who noticed. `make faults`.
+
+A fault is *silent* if a store with it opens, reads as another store would, and passes `verify --deep`. There must be none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from data_manifests.errors import InputError
+from data_manifests.layout import MANIFEST, MANIFEST_COPY
+from pipeline.verify import verify
+from tests.pipeline.small_store import build_small, tree, write_dataset
+from trainer.data.reader import Store
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Caught:
+    """One fault, who noticed it, and in what words."""
+
+    fault: str
+    file: str
+    by: str
+    message: str
+
+    @property
+    def silent(self) -> bool:
+        """Nobody noticed."""
+        return self.by == "SILENT"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A good store, what is read from it, and others to take wrong parts from."""
+
+    good: Path
+    content: str
+    older: Path
+    others: tuple[Path, ...]
+
+
+def prepare(folder: Path) -> Stores:
+    """Builds a dataset, its store, an older state of it, and stores of other settings."""
+    root = folder / "dataset"
+    write_dataset(root)
+    build_small(root, folder / "good")
+    build_small(root, folder / "older", split="train")
+    changed = ({"seed": 1}, {"K": 5}, {"positive_overlap": 0.6}, {"frames": "jpeg:90"})
+    others = tuple(folder / f"other-{number}" for number in range(len(changed)))
+    for store, settings in zip(others, changed, strict=True):
+        build_small(root, store, **settings)
+    return Stores(folder / "good", everything(folder / "good"), folder / "older", others)
+
+
+def everything(path: Path) -> str:
+    """Digest of all that a training run would read: every view of every clip, its frames and targets."""
+    store, digest = Store.open(path), blake2b()
+    digest.update(store.priors.tobytes())
+    for clip in range(store.clips):
+        for view in range(1 + store.meta.views):
+            sample = store.sample(clip, view)
+            for part in (sample.frames, sample.rectangle, *sample.targets):
+                digest.update(part.tobytes())
+            digest.update(f"{sample.mirrored} {sample.video_id} {sample.first_frame}".encode())
+    return digest.hexdigest()
+
+
+def inject(stores: Stores, copy: Path, seed: int) -> Caught:
+    """One random fault on a fresh copy, and who notices."""
+    rng = random.Random(seed)
+    kinds = list(FAULTS)
+    kind = kinds[seed % len(kinds)]
+    before = tree(stores.good)
+    while True:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(stores.good, copy)
+        file = FAULTS[kind](stores, copy, rng)
+        if tree(copy) != before:
+            return _who_notices(stores, copy, kind, file)
+
+
+def _who_notices(stores: Stores, copy: Path, kind: str, file: str) -> Caught:
+    try:
+        Store.open(copy)
+    except InputError as error:
+        return Caught(kind, file, "opening", str(error))
+    try:
+        read = everything(copy)
+    except InputError as error:
+        return Caught(kind, file, "reading", str(error))
+    found = verify(copy, deep=True)
+    if read != stores.content or not found:
+        return Caught(kind, file, "SILENT", "other content was read" if read != stores.content else "")
+    return Caught(kind, file, "verify --deep", str(found[0]))
+
+
+Fault = Callable[[Stores, Path, random.Random], str]
+
+
+def _file(copy: Path, rng: random.Random) -> Path:
+    """Any file, the large ones more often: half of the faults hit data, half any file."""
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    data = [path for path in files if "/c/" in path.as_posix()]
+    return rng.choice(data if rng.random() < 0.5 else files)
+
+
+def _name(path: Path, copy: Path) -> str:
+    return path.relative_to(copy).as_posix()
+
+
+def _changed(change: Callable[[bytearray, random.Random], bytes]) -> Fault:
+    def fault(stores: Stores, copy: Path, rng: random.Random) -> str:
+        path = _file(copy, rng)
+        path.write_bytes(change(bytearray(path.read_bytes()), rng))
+        return _name(path, copy)
+
+    return fault
+
+
+def _flip(content: bytearray, rng: random.Random) -> bytes:
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return content
+
+
+def _flip_used(stores: Stores, copy: Path, rng: random.Random) -> str:
+    """A bit of a byte that a row covers: not of padding."""
+    shard = rng.choice(Store.open(copy)._shards)
+    name = rng.choice(sorted(name for name in shard.arrays if name != "clips/tubes"))
+    array = shard.arrays[name]
+    path = shard.folder / name / "c" / "/".join("0" * array.ndim)
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(array.nbytes)] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return _name(path, copy)
+
+
+def _zero_page(content: bytearray, rng: random.Random) -> bytes:
+    begin = rng.randrange(-(-len(content) // PAGE)) * PAGE
+    size = len(content[begin : begin + PAGE])
+    return content[:begin] + bytes(size) + content[begin + size :]
+
+
+def _deleted(stores: Stores, copy: Path, rng: random.Random) -> str:
+    path = _file(copy, rng)
+    path.unlink()
+    return _name(path, copy)
+
+
+def _of_its_kind(copy: Path, path: Path, rng: random.Random) -> Path:
+    """Another file of the same name in its place's pattern, or any other."""
+    same = [p for p in copy.rglob("*") if p.is_file() and p != path and p.parts[-3:] == path.parts[-3:]]
+    return rng.choice(sorted(same)) if same else _file(copy, rng)
+
+
+def _swapped(stores: Stores, copy: Path, rng: random.Random) -> str:
+    one = _file(copy, rng)
+    other = _of_its_kind(copy, one, rng)
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    return f"{_name(one, copy)} and {_name(other, copy)}"
+
+
+def _duplicated(stores: Stores, copy: Path, rng: random.Random) -> str:
+    one = _file(copy, rng)
+    other = _of_its_kind(copy, one, rng)
+    other.write_bytes(one.read_bytes())
+    return f"{_name(one, copy)} over {_name(other, copy)}"
+
+
+def _rows_swapped(stores: Stores, copy: Path, rng: random.Random) -> str:
+    """Two rows of one array change places, with their checksums where the array has them."""
+    shard = rng.choice(Store.open(copy)._shards)
+    names = [name for name in sorted(shard.arrays) if name not in ("frames/bytes", "clips/tubes")]
+    name = rng.choice(names)
+    path = shard.folder / name / "c" / "/".join("0" * shard.arrays[name].ndim)
+    rows = bytearray(path.read_bytes())
+    size = shard.arrays[name][:1].nbytes
+    one, other = (rng.randrange(len(shard.arrays[name])) * size for _ in range(2))
+    rows[one : one + size], rows[other : other + size] = rows[other : other + size], rows[one : one + size]
+    path.write_bytes(rows)
+    return _name(path, copy)
+
+
+def _shards_swapped(stores: Stores, copy: Path, rng: random.Random) -> str:
+    one, other = rng.sample(sorted((copy / "shards").iterdir()), 2)
+    one.rename(copy / "between")
+    other.rename(one)
+    (copy / "between").rename(other)
+    return f"{_name(one, copy)} and {_name(other, copy)}"
+
+
+def _anothers_shard(stores: Stores, copy: Path, rng: random.Random) -> str:
+    shard = rng.choice(sorted((copy / "shards").iterdir()))
+    other = rng.choice(stores.others)
+    shutil.rmtree(shard)
+    shutil.copytree(other / "shards" / shard.name, shard)
+    return f"{_name(shard, copy)} of {other.name}"
+
+
+def _anothers_file(stores: Stores, copy: Path, rng: random.Random) -> str:
+    path, other = _file(copy, rng), rng.choice(stores.others)
+    theirs = other / path.relative_to(copy)
+    path.write_bytes(theirs.read_bytes())
+    return f"{_name(path, copy)} of {other.name}"
+
+
+def _anothers_manifest(stores: Stores, copy: Path, rng: random.Random) -> str:
+    other = rng.choice((stores.older, *stores.others))
+    for name in (MANIFEST, MANIFEST_COPY)[: rng.choice((1, 2))]:
+        shutil.copy(other / name, copy / name)
+    return f"{MANIFEST} of {other.name}"
+
+
+FAULTS: dict[str, Fault] = {
+    "a flipped bit": _changed(_flip),
+    "a flipped bit of a row": _flip_used,
+    "cut off": _changed(lambda content, rng: content[: rng.randrange(len(content))]),
+    "a zeroed page": _changed(_zero_page),
+    "emptied": _changed(lambda content, rng: b""),
+    "deleted": _deleted,
+    "swapped": _swapped,
+    "duplicated": _duplicated,
+    "rows swapped": _rows_swapped,
+    "shards swapped": _shards_swapped,
+    "another build's shard": _anothers_shard,
+    "another build's file": _anothers_file,
+    "an older or another manifest": _anothers_manifest,
+    "grown": _changed(lambda content, rng: content + rng.randbytes(rng.randrange(1, 9000))),
+}
+
+
+def kill_builds(folder: Path, kills: int, seed: int) -> tuple[int, int]:
+    """Kills builds, or one of their workers, at random instants, until `kills` were killed; every store must come out equal.
+
+    Returns:
+        How many were killed, and how many stores they were killed in.
+    """
+    root, good = folder / "dataset", tree(folder / "good")
+    rng, killed, stores = random.Random(seed), 0, 0
+    while killed < kills:
+        store = folder / f"killed-{stores}"
+        stores += 1
+        for _ in range(rng.randrange(1, 5)):
+            killed += _kill_one(root, store, rng)
+        build_small(root, store)
+        if tree(store) != good:
+            raise SystemExit(f"{store} differs from an undisturbed build")
+        if verify(store, deep=True):
+            raise SystemExit(f"{store} does not verify")
+        shutil.rmtree(store)
+    return killed, stores
+
+
+def _kill_one(root: Path, store: Path, rng: random.Random) -> int:
+    workers = rng.choice(("0", "0", "2"))
+    command = [sys.executable, "-m", "tests.pipeline.small_store", str(root), str(store), workers]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (store / ".lock").exists() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.5 if workers == "0" else 4))
+        victims = _children(process.pid) if workers != "0" and rng.random() < 0.5 else []
+        victim = rng.choice(victims or [process.pid])
+        if process.poll() is not None:
+            return 0
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            return 0
+    return 1
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
+
+
+def main() -> None:
+    """Prints a line a fault, and fails if one was silent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=280)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stores = prepare(folder)
+        caught = [inject(stores, folder / "copy", arguments.seed + number) for number in range(arguments.faults)]
+        for one in sorted(caught, key=lambda c: (c.fault, c.by)):
+            print(f"{one.fault:30s} {one.by:14s} {one.file}: {one.message.splitlines()[0].replace(name, '')}")
+        for by in sorted({one.by for one in caught}):
+            print(f"caught by {by}: {sum(one.by == by for one in caught)}")
+        print(f"{len(caught)} faults, {sum(one.silent for one in caught)} silent")
+        killed, built = kill_builds(folder, arguments.kills, arguments.seed)
+        print(f"{killed} kills of builds and workers in {built} stores: all equal to the undisturbed one")
+    sys.exit(any(one.silent for one in caught))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""A small run of `make faults`: nothing wrong in a store goes unseen."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.faults import FAULTS, Stores, inject, prepare
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    """A good store and bad examples."""
+    return prepare(tmp_path_factory.mktemp("faults"))
+
+
+def test_no_fault_is_silent(stores: Stores, tmp_path: Path) -> None:
+    caught = [inject(stores, tmp_path / "copy", seed) for seed in range(len(FAULTS))]
+    assert [one for one in caught if one.silent] == []
+    assert Counter(one.fault for one in caught) == dict.fromkeys(FAULTS, 1)
+    assert {one.by for one in caught} >= {"opening", "reading"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bit_that_training_reads_is_refused_when_it_is_read(stores: Stores, tmp_path: Path, seed: int) -> None:
+    number = list(FAULTS).index("a flipped bit of a row") + seed * len(FAULTS)
+    caught = inject(stores, tmp_path / "copy", number)
+    assert caught.by == "reading", caught
+    assert "is damaged" in caught.message
+    assert "video" in caught.message or "clip" in caught.message

@@ -1,0 +1,165 @@
+"""What is wrong is named down to the row and the video; a repair gives the same bytes, or refuses."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_manifests.card import load_card
+from data_manifests.layout import MANIFEST, MANIFEST_COPY
+from pipeline.verify import Finding, repair, verify
+from tests.pipeline.small_store import SHARDS, Here, build_small, refusal, tree
+from trainer.data.reader import Store
+
+
+@pytest.fixture
+def store(small_store: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(small_store, tmp_path / "s"))
+
+
+def flip(path: Path, at: int) -> None:
+    """One bit."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 16
+    path.write_bytes(content)
+
+
+def mend(store: Path, root: Path) -> list[str]:
+    """Deep verification, and repair of what it finds."""
+    card = load_card(str(root / "own.toml"))
+    return repair(store, card, root, verify(store, deep=True), workers=1, executor=Here())
+
+
+def test_a_whole_store(store: Path) -> None:
+    assert verify(store) == verify(store, deep=True) == []
+
+
+def test_a_bit_of_a_frame(store: Path, small_root: Path, small_store: Path) -> None:
+    shard = Store.open(store)._by_name["train-00000"]
+    row = 43
+    flip(shard.folder / "frames/bytes/c/0", int(shard.arrays["frames/offsets"][row]) + 100)
+    assert verify(store) == []
+    file = "shards/train-00000/frames/bytes/c/0"
+    found = verify(store, deep=True)
+    assert found == [
+        Finding("its checksum does not fit the manifest", file, "train-00000", "frames/bytes", row, "Run/v_2")
+    ]
+    assert str(found[0]) == f"{file}, row 43: its checksum does not fit the manifest (video Run/v_2)"
+    assert mend(store, small_root) == ["shards/train-00000: built anew, to the same bytes"]
+    assert tree(store) == tree(small_store)
+
+
+def test_a_bit_of_a_target(store: Path, small_root: Path, small_store: Path) -> None:
+    shard = Store.open(store)._by_name["test-00000"]
+    row = 20
+    flip(
+        shard.folder / "targets/loc/c/0/0/0",
+        int(shard.arrays["targets/offsets"][row]) * shard.arrays["targets/loc"][0].nbytes,
+    )
+    found = verify(store, deep=True)
+    assert [(f.array, f.row, f.video) for f in found] == [("targets/loc", row, "Jump/t_0")]
+    mend(store, small_root)
+    assert tree(store) == tree(small_store)
+
+
+def test_many_rows(store: Path) -> None:
+    path = store / "shards/train-00000/frames/bytes/c/0"
+    path.write_bytes(bytes(path.stat().st_size))
+    found = verify(store, deep=True)
+    assert len(found) == 21
+    assert found[-1].what == "43 more rows are damaged"
+
+
+def test_padding_that_no_row_covers(store: Path) -> None:
+    path = store / "shards/train-00000/targets/prior/c/0"
+    flip(path, path.stat().st_size // 2)
+    assert [(f.array, f.row) for f in verify(store, deep=True)] == [("targets/prior", None)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zarr.json", "priors/c/0/0", "tables/tubes.parquet", "shards/train-00001/zarr.json",
+        "shards/train-00001/videos.parquet", "shards/test-00000/views/zarr.json", MANIFEST, MANIFEST_COPY,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["missing", "short", "flipped"])
+def test_small_files(store: Path, small_root: Path, small_store: Path, name: str, how: str) -> None:
+    path = store / name
+    if how == "missing":
+        path.unlink()
+    elif how == "short":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        flip(path, path.stat().st_size // 2)
+    assert [f.file for f in verify(store)] == [name]
+    if name != MANIFEST_COPY:
+        refusal(Store.open, store)
+    mend(store, small_root)
+    assert tree(store) == tree(small_store)
+
+
+def test_a_whole_shard_is_gone(store: Path, small_root: Path, small_store: Path) -> None:
+    shutil.rmtree(store / "shards" / "train-00001")
+    assert {f.shard for f in verify(store)} == {"train-00001"}
+    mend(store, small_root)
+    assert tree(store) == tree(small_store)
+
+
+def test_an_older_manifest(store: Path, small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    build_small(small_root, tmp_path / "older", split="train")
+    shutil.copy(tmp_path / "older" / MANIFEST, store / MANIFEST)
+    assert next(str(f) for f in verify(store)) == "manifest.json: older than its copy"
+    assert "is older than its copy" in refusal(build_small, small_root, store)
+    refusal(Store.open, store)
+    mend(store, small_root)
+    assert tree(store) == tree(small_store)
+
+
+def test_files_that_are_not_the_stores(store: Path, small_root: Path, small_store: Path) -> None:
+    shutil.copytree(store / "shards" / "train-00000" / "views", store / "shards" / "train-00009" / "views")
+    (store / "shards" / "train-00000" / "frames" / "bytes" / "c" / "1").write_bytes(b"more")
+    found = verify(store)
+    assert len(found) == 10
+    assert {f.what for f in found} == {"not the store's: no record names it"}
+    Store.open(store)
+    mend(store, small_root)
+    assert tree(store) == tree(small_store)
+
+
+def test_both_manifests_are_damaged(store: Path) -> None:
+    flip(store / MANIFEST, 300)
+    flip(store / MANIFEST_COPY, 300)
+    assert "manifest.copy.json is damaged" in refusal(verify, store)
+
+
+def test_another_source_is_refused(store: Path, small_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(small_root, root)
+    shutil.copy(root / "videos/Run/v_3.avi", root / "videos/Run/v_4.avi")
+    flip(store / "shards/train-00001/frames/bytes/c/0", 100)
+    before = tree(store)
+    message = refusal(mend, store, root)
+    assert "gives other bytes" in message or "ends before its tube" in message
+    assert tree(store) == before
+    (root / "boxes.csv").write_text((root / "boxes.csv").read_text().replace("Run/v_4,0,Run,9,", "Run/v_4,0,Run,99,"))
+    assert refusal(mend, store, root)
+
+
+def test_an_unfinished_store(small_root: Path, tmp_path: Path) -> None:
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_small(small_root, tmp_path / "s", progress=stop)
+    assert sum("planned, not built" in f.what for f in verify(tmp_path / "s")) == len(SHARDS) - 1
+
+
+def test_progress_covers_every_byte(store: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    verify(store, deep=True, progress=lambda *step: steps.append(step))
+    assert sum(done for done, _ in steps) == steps[0][1]
+    files = [p for p in store.rglob("*") if p.is_file() and "manifest" not in p.name]
+    assert steps[0][1] == np.sum([p.stat().st_size for p in files])
