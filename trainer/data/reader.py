@@ -166,10 +166,13 @@ class Store:
             encoded = stream[first:last].tobytes() if 0 <= first <= last <= len(stream) else b""
             if not encoded or frame_crc32c(shard.name, row, encoded) != crcs[row]:
                 raise self._damaged(shard, "frames", row, f"frame {row - video.first_row} of video {video.video_id}")
-            if self.meta.frames == "raw":
-                image[:] = np.frombuffer(encoded, np.uint8).reshape(image.shape)
-            else:
-                simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=image)
+            try:
+                if self.meta.frames == "raw":
+                    image[:] = np.frombuffer(encoded, np.uint8).reshape(image.shape)
+                else:
+                    simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=image)
+            except ValueError as error:  # of another size, or no JPEG, and yet with a good checksum: not our writer's
+                raise self._damaged(shard, "frames", row, f"video {video.video_id}, {error}") from error
         return images
 
     def _damaged(self, shard: Shard, array: str, row: int, what: str) -> InputError:

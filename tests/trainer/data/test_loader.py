@@ -1,0 +1,143 @@
+"""What is trained at which step does not depend on ranks, workers and restarts; errors name the clip and end the run."""
+
+import itertools
+import os
+import pickle
+import shutil
+import signal
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_manifests.errors import InputError
+from data_manifests.layout import IGNORED
+from tests.oracles.order import samples
+from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
+from tests.pipeline.small_store import VIEWS, K, build_small, refusal
+from trainer.data import loader as loader_module
+from trainer.data.batch import Batch
+from trainer.data.loader import Loader
+from trainer.data.reader import Store
+from trainer.data.resample import resample
+
+BATCH = 12
+
+
+def take(store: Path, steps: int, **options: int) -> list[Batch]:
+    """The first batches of a rank."""
+    return list(itertools.islice(Loader(store, split="train", seed=3, global_batch=BATCH, **options), steps))
+
+
+def run_digest(store: Path, legs: list[tuple[int, int, int]]) -> str:
+    """Digest of (step, samples, views, pixels, targets) of a run in legs of (first step, last step, ranks)."""
+    digest = blake2b()
+    for first, last, ranks in legs:
+        shares = [take(store, last - first, start=first, rank=rank, ranks=ranks) for rank in range(ranks)]
+        for step, batches in enumerate(zip(*shares, strict=True), first):
+            digest.update(f"{step} {[clip for batch in batches for clip in batch.clips]}".encode())
+            for name in ("frames", "prior", "label", "loc", "ignored_prior"):
+                digest.update(torch.cat([getattr(batch, name) for batch in batches]).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_batches_are_the_oracles(small_store: Path) -> None:
+    store = Store.open(small_store, "train")
+    expected = samples(3, store.clips, VIEWS)
+    for batch in take(small_store, store.clips // BATCH + 2):
+        for place in range(BATCH):
+            clip, view, _ = next(expected)
+            sample = store.sample(clip, view)
+            assert batch.clips[place] == (sample.video_id, sample.first_frame, view)
+            picture = resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size)
+            assert np.array_equal(batch.frames[place].numpy(), picture)
+            positive = sample.targets.label != IGNORED
+            here, ignored = batch.sample == place, batch.ignored_sample == place
+            assert batch.positives[place] == positive.sum() == here.sum()
+            for name in ("prior", "label", "loc"):
+                assert np.array_equal(getattr(batch, name)[here].numpy(), getattr(sample.targets, name)[positive])
+            assert np.array_equal(batch.ignored_prior[ignored].numpy(), sample.targets.prior[~positive])
+        rows = torch.stack([batch.sample, batch.prior], 1).tolist()
+        assert rows == sorted(rows)
+        assert batch.frames.shape == (BATCH, K, 300, 300, 3)
+
+
+def test_ranks_and_restarts_change_nothing(small_store: Path) -> None:
+    epoch = Store.open(small_store, "train").clips // BATCH
+    steps = epoch + 2
+    whole = run_digest(small_store, [(0, steps, 1)])
+    assert run_digest(small_store, [(0, steps, 3)]) == whole
+    for cut, before, after in ((1, 1, 1), (epoch, 4, 3), (epoch + 1, 2, 1)):
+        assert run_digest(small_store, [(0, cut, before), (cut, steps, after)]) == whole
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(small_store: Path, workers: int) -> None:
+    alone, shared = (take(small_store, 7, start=2, ranks=2, rank=1, workers=n) for n in (0, workers))
+    for one, other in zip(alone, shared, strict=True):
+        assert one.clips == other.clips
+        for name in ("frames", "sample", "prior", "label", "loc", "ignored_sample", "ignored_prior"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_parts_of_a_share(small_store: Path) -> None:
+    whole, parts = take(small_store, 2, ranks=2, rank=1), take(small_store, 6, ranks=2, rank=1, parts=3)
+    for step in range(2):
+        assert whole[step].clips == sum((part.clips for part in parts[3 * step : 3 * step + 3]), ())
+
+
+def test_a_batch_that_does_not_divide(small_store: Path) -> None:
+    assert "a batch of 12 clips on 5 ranks" in refusal(take, small_store, 1, ranks=5)
+
+
+def test_a_store_without_clips(tmp_path: Path) -> None:
+    write_own(tmp_path / "d", tube_rows("Run/a", 1, K - 1))
+    write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(K))
+    build_small(tmp_path / "d", tmp_path / "s")
+    assert "have no clip" in refusal(take, tmp_path / "s", 1)
+
+
+def test_the_runs_random_state_is_left_alone(small_store: Path) -> None:
+    before = torch.get_rng_state()
+    take(small_store, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_worker_gets_the_place_of_the_store_and_no_more(small_store: Path) -> None:
+    views = loader_module._Views(Store.open(small_store, "train"), "train", 0)
+    assert len(pickle.dumps(views)) < 2000
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_ends_the_run_with_the_clips_name(small_store: Path, tmp_path: Path, workers: int) -> None:
+    store = tmp_path / "s"
+    shutil.copytree(small_store, store)
+    path = store / "shards/train-00000/frames/bytes/c/0"
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    message = refusal(take, store, 30, workers=workers)
+    assert "shards/train-00000/frames, row" in message
+    assert "of video Run/v_0" in message
+
+
+def test_a_store_that_changed_since_the_run_began(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    views = loader_module._Views(Store.open(small_store, "train"), "train", 0)
+    there = pickle.loads(pickle.dumps(views))
+    assert not isinstance(there[0], InputError)
+    there = pickle.loads(pickle.dumps(views))
+    there.digest = "of the store as it was"
+    assert "changed while it was opened" in str(there[0])
+
+
+def test_a_killed_worker_ends_the_run(small_store: Path) -> None:
+    loader = Loader(small_store, split="train", seed=3, global_batch=BATCH, workers=1)
+    batches = iter(loader)
+    next(batches)
+    for worker in loader._batches._iterator._workers:  # type: ignore[union-attr]
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(InputError, match="a process that reads the store died"):
+        list(itertools.islice(batches, 100))

@@ -1,0 +1,188 @@
+"""The reader gives what zarr and pyarrow give, and refuses what is not a whole store of this version."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import zarr
+
+from data_manifests.layout import MANIFEST, digest, frame_crc32c
+from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
+from pipeline.frames import open_frames
+from pipeline.shards import encode_frame
+from tests.pipeline.small_store import SHARDS, VIDEOS, VIEWS, K, build_small, refusal
+from trainer.data.reader import Store
+
+
+@pytest.fixture
+def store(small_store: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(small_store, tmp_path / "s"))
+
+
+@pytest.mark.parametrize("frames", ["jpeg:95", "raw"])
+def test_samples_are_what_zarr_reads(small_root: Path, tmp_path: Path, frames: str) -> None:
+    build_small(small_root, tmp_path / "s", frames=frames)
+    opened = Store.open(tmp_path / "s")
+    clip = 0
+    for name in SHARDS:
+        shard = zarr.open_group(tmp_path / "s" / "shards" / name, mode="r")
+        arrays = {f"{group}/{key}": a[:] for group in shard for key, a in shard[group].arrays()}
+        ids = [note["video_id"] for note in shard.attrs["videos"]]  # type: ignore[index, union-attr, call-overload]
+        for local in range(len(arrays["clips/video"])):
+            for view in range(1 + VIEWS):
+                sample = opened.sample(clip, view)
+                row = local * (1 + VIEWS) + view
+                begin, end = arrays["targets/offsets"][row : row + 2]
+                for key in ("prior", "label", "tube", "overlap", "loc"):
+                    assert np.array_equal(getattr(sample.targets, key), arrays[f"targets/{key}"][begin:end])
+                assert np.array_equal(sample.rectangle, arrays["views/rectangle"][local, view])
+                assert sample.mirrored == bool(arrays["views/mirrored"][local, view])
+                named = (sample.video_id, sample.first_frame, sample.view)
+                assert named == (ids[arrays["clips/video"][local]], arrays["clips/first_frame"][local], view)
+                assert named == opened.clip_name(clip, view)
+            offsets, first = arrays["frames/offsets"], arrays["clips/first_row"][local]
+            for image, frame in zip(sample.frames, range(first, first + K), strict=True):
+                encoded = arrays["frames/bytes"][offsets[frame] : offsets[frame + 1]].tobytes()
+                plain = np.frombuffer(encoded, np.uint8).reshape(48, 64, 3) if frames == "raw" else None
+                assert np.array_equal(image, simplejpeg.decode_jpeg(encoded) if plain is None else plain)
+            clip += 1
+    assert clip == opened.clips
+
+
+def test_frames_of_a_video(small_root: Path, small_store: Path) -> None:
+    source = [
+        simplejpeg.decode_jpeg(encode_frame(f, "jpeg:95")) for f in open_frames(small_root / "videos/Run/v_4.avi")
+    ]
+    opened = Store.open(small_store)
+    assert np.array_equal(opened.frames("Run/v_4", 0, 24), source)
+    assert np.array_equal(opened.frames("Run/v_4", 20, 23), source[20:23])
+    assert opened.frames("Run/v_4", 3, 3).shape == (0, 48, 64, 3)
+    with pytest.raises(IndexError):
+        opened.frames("Run/v_4", 20, 25)
+
+
+def test_a_split(small_store: Path) -> None:
+    whole, train, test = (Store.open(small_store, split) for split in (None, "train", "test"))
+    assert whole.clips == train.clips + test.clips
+    assert sorted(train.videos["video_id"].to_pylist()) == sorted(v for v in VIDEOS if v.startswith("Run"))
+    assert set(test.tubes["video_id"].to_pylist()) == {"Jump/t_0", "Jump/t_1"}
+    assert whole.clip_name(0, 0)[0].startswith("Jump")
+    assert train.clip_name(0, 0)[0].startswith("Run")
+    assert len({whole.content_digest, train.content_digest, test.content_digest}) == 3
+    with pytest.raises(IndexError):
+        train.sample(train.clips, 0)
+
+
+def test_open_stores_keep_no_descriptors(small_store: Path) -> None:
+    """Thousands of arrays are in a large store, and 1024 descriptors are what a process has."""
+    before = len(os.listdir("/proc/self/fd"))
+    stores = [Store.open(small_store) for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert stores[0].clips
+
+
+def test_samples_are_copies(small_store: Path) -> None:
+    """What was checked must not change between the check and its use."""
+    opened = Store.open(small_store)
+    sample = opened.sample(0, 0)
+    for part in (sample.frames, sample.rectangle, *sample.targets):
+        assert not any(np.shares_memory(part, array) for shard in opened._shards for array in shard.arrays.values())
+    with pytest.raises(ValueError, match="read-only"):
+        opened._shards[0].arrays["targets/loc"][0] = 1
+
+
+def test_no_store(tmp_path: Path) -> None:
+    assert "no store at" in refusal(Store.open, tmp_path)
+    assert "no store at" in refusal(Store.open, tmp_path / "absent")
+
+
+def test_a_split_that_is_not_there(small_root: Path, tmp_path: Path) -> None:
+    build_small(small_root, tmp_path / "s", split="train")
+    assert "has no test videos" in refusal(Store.open, tmp_path / "s", "test")
+
+
+def edit_manifest(store: Path, edit: Callable[[dict], None]) -> None:
+    """Changes the manifest's JSON and gives it the digest that it should have."""
+    raw = json.loads((store / MANIFEST).read_bytes())
+    edit(raw)
+    raw.pop("digest")
+    (store / MANIFEST).write_text(json.dumps({**raw, "digest": digest(raw)}))
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_version(store: Path, version: object) -> None:
+    edit_manifest(store, lambda raw: raw.update(format_version=version))
+    message = refusal(Store.open, store)
+    assert "has another format version" in message
+    assert f"found: {version}" in message
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "frames/../../../x", "a\\b", "", "a\0b"])
+def test_a_manifest_that_names_files_outside_the_store(store: Path, path: str) -> None:
+    edit_manifest(store, lambda raw: raw["shards"]["train-00000"]["files"].update({path: {"size": 1, "crc32c": 1}}))
+    assert "leads out of the store" in refusal(Store.open, store)
+    edit_manifest(store, lambda raw: raw["shards"].update({path: raw["shards"].pop("train-00000")}))
+    assert "leads out of the store" in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"format_version": 1}', b"[" * 100_000])
+def test_a_manifest_that_is_none(store: Path, content: bytes) -> None:
+    (store / MANIFEST).write_bytes(content)
+    assert "manifest.json is damaged" in refusal(Store.open, store)
+
+
+def resign(store: Path, shard: str) -> None:
+    """Gives a shard's changed files the records that they should have: a hostile store, not a damaged one."""
+    manifest = load_manifest(store)
+    record = replace(manifest.shards[shard], files=file_records(store / "shards" / shard))
+    save_manifest(manifest.with_shard(shard, record), store)
+
+
+@pytest.mark.parametrize("shape", [[10**18, 4, 4], [10**30, 4, 4], [-1, 4, 4], [20, 4, 5], [20], [20, 4, 4, 1]])
+def test_absurd_shapes_are_refused_before_anything_is_allocated(store: Path, shape: list[int]) -> None:
+    path = store / "shards/train-00000/targets/loc/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "shape": shape}))
+    resign(store, "train-00000")
+    assert "does not hold the array that its metadata tell of" in refusal(Store.open, store)
+
+
+def test_an_image_bomb(store: Path) -> None:
+    """A small JPEG of a huge picture in place of a frame, with a good checksum."""
+    folder = store / "shards/train-00000"
+    opened = Store.open(store, "train")
+    first = opened._shards[0].arrays["frames/offsets"][:2].tolist()
+    bomb = simplejpeg.encode_jpeg(np.zeros((900, 1400, 3), np.uint8), quality=1)[: first[1]]
+    stream = bytearray((folder / "frames/bytes/c/0").read_bytes())
+    stream[: len(bomb)] = bomb
+    (folder / "frames/bytes/c/0").write_bytes(stream)
+    crcs = bytearray((folder / "frames/crc32c/c/0").read_bytes())
+    crcs[:4] = frame_crc32c("train-00000", 0, bytes(stream[: first[1]])).to_bytes(4, "little")
+    (folder / "frames/crc32c/c/0").write_bytes(crcs)
+    resign(store, "train-00000")
+    assert "frames, row 0 is damaged" in refusal(Store.open(store, "train").frames, "Run/v_0", 0, 1)
+
+
+def test_unknown_settings(store: Path) -> None:
+    raw = json.loads((store / "zarr.json").read_bytes())
+    raw["attributes"]["settings"]["colour"] = "yes"
+    (store / "zarr.json").write_text(json.dumps(raw))
+    manifest = load_manifest(store)
+    content = (store / "zarr.json").read_bytes()
+    record = FileRecord(len(content), file_records(store)["zarr.json"].crc32c)
+    save_manifest(replace(manifest, files={**manifest.files, "zarr.json": record}), store)
+    assert "are not what this version knows" in refusal(Store.open, store)
+
+
+def test_an_unfinished_store(store: Path) -> None:
+    manifest: Manifest = load_manifest(store)
+    save_manifest(manifest.with_shard("train-00001", replace(manifest.shards["train-00001"], files=None)), store)
+    message = refusal(Store.open, store)
+    assert "is not finished" in message
+    assert "1 of 3 shards are to be built" in message
