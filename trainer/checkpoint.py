@@ -163,6 +163,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.pt"
 
 
+def steps_saved(folder: Path) -> list[int]:
+    """Of which steps there are checkpoints, ascending; `best.pt` is not among them."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
+
+
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Removes all but the newest `keep`; `best.pt` is not among them."""
     for path in sorted(folder.glob("step-*.pt"))[:-keep]:

@@ -43,15 +43,19 @@ class Reading(NamedTuple):
         return cls(int(step), loss, loc, conf, positives, bool(stop))
 
 
+class Diverged(InputError):
+    """The loss of a step is not finite."""
+
+    def __init__(self, step: int, loss: float, found: str) -> None:
+        super().__init__(f"the loss is {loss} at step {step}", found=found)
+        self.step = step
+
+
 class Watch:
-    """Follows the device at a distance of `LAG` steps.
+    """Follows the device at a distance of `LAG` steps."""
 
-    Attributes:
-        good: the newest checkpoint, for the message that stops a run.
-    """
-
-    def __init__(self, device: torch.device, good: Path | None = None) -> None:
-        self.device, self.good = device, good
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None, Clips]] = deque()
 
     def push(self, step: int, values: Tensor, clips: Clips) -> None:
@@ -69,32 +73,19 @@ class Watch:
         """The readings of all steps but the last `lag`.
 
         Raises:
-            InputError: a loss is not finite.
+            Diverged: a loss is not finite; on every rank, for all see the sum. It names the clips where they were.
         """
         readings = []
         while len(self._waiting) > lag:
             step, host, event, clips = self._waiting.popleft()
             if event is not None:
                 event.synchronize()
-            loss, loc, conf, positives, stop, own = host.tolist()
+            loss, loc, conf, positives, stops, own = host.tolist()
             if not math.isfinite(loss):
-                raise self._diverged(step, loss, own, clips)
-            readings.append(Reading(step, loss, loc, conf, positives, stop > 0))
+                shown = ", ".join(f"{video} from frame {frame}, view {view}" for video, frame, view in clips)
+                raise Diverged(step, loss, "clips of another process" if math.isfinite(own) else f"clips {shown}")
+            readings.append(Reading(step, loss, loc, conf, positives, stops > 0))
         return readings
-
-    def _diverged(self, step: int, loss: float, own: float, clips: Clips) -> InputError:
-        shown = ", ".join(f"{video} from frame {frame}, view {view}" for video, frame, view in clips)
-        return InputError(
-            f"the loss is {loss} at step {step}",
-            found="the clips of another process" if math.isfinite(own) else f"the clips {shown}",
-            todo=self.advice,
-        )
-
-    @property
-    def advice(self) -> str:
-        """How to go on once a run has diverged."""
-        again = f"go on from {self.good} with --resume and" if self.good else "start again with"
-        return f"{again} a smaller --base-lr, or with --clip-norm"
 
 
 class Log:

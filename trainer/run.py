@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from trainer.data.reader import Store
     from trainer.distributed import Ranks
-    from trainer.logs import Log
+    from trainer.logs import Diverged, Log
     from trainer.model import ActNet
 
 _PATH = click.Path(path_type=Path)
@@ -51,7 +52,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
     from trainer.data.loader import Loader
     from trainer.data.reader import Store
     from trainer.host_memory import keep_freed_memory
-    from trainer.logs import LAG, Log, Reading, Watch
+    from trainer.logs import LAG, Diverged, Log, Reading, Watch
     from trainer.model import ActNet
     from trainer.model.initial import initialise, report
     from trainer.model.weights import load_weights
@@ -121,7 +122,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         workers=config.workers,
         pin=ranks.device.type == "cuda",
     )
-    learner, watch, stop = Learner(network, model, optimiser), Watch(ranks.device, newest), _StopFlag()
+    learner, watch, stop = Learner(network, model, optimiser), Watch(ranks.device), _StopFlag()
     batches = iter(loader)
     network.train()
     if job.profile:
@@ -137,27 +138,27 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         return
 
     def read(lag: int) -> bool:
-        readings = watch.take(lag)  # a loss that is not finite stops the run here
+        try:
+            readings = watch.take(lag)
+        except Diverged as error:
+            raise _stopped_by(error, checkpoints, ranks) from None
         if log is not None:
             log.read(readings)
         return any(reading.stop for reading in readings)
 
     def save(step: int, as_best: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            raise InputError(
-                f"weights are not finite after step {step - 1}", found="a loss that was", todo=watch.advice
-            )
+            raise _stopped_by(Diverged(step - 1, math.nan, "weights that are not finite after it"), checkpoints, ranks)
         if log is None:
             return
         of = checkpoint.CheckpointMeta(
             step, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
-            best, config.fc6_dilation, tuple(tuple(reading) for reading in log.gathered),
+            best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in log.gathered),
         )  # fmt: skip
         names = [checkpoints / "best.pt"] * as_best + [checkpoint.checkpoint_path(checkpoints, step)]
         for path in names:
             checkpoint.save_checkpoint(path, model, optimiser, of, average.model if average else None)
         checkpoint.prune_checkpoints(checkpoints, config.keep)
-        watch.good = names[-1]
 
     for step in range(start, config.iterations):
         optim.set_rate(optimiser, optim.rate_at(config, step))
@@ -184,6 +185,18 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
             break
     if log is not None:
         log.close()
+
+
+def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
+    """The message that ends a diverged run. The checkpoint whose weights gave the bad loss is set aside."""
+    from trainer.checkpoint import checkpoint_path, steps_saved
+
+    aside = checkpoint_path(checkpoints, error.step)
+    if ranks.first and aside.exists():
+        aside.rename(aside.with_name(f"diverged-{aside.name}"))
+    good = [step for step in steps_saved(checkpoints) if step < error.step]
+    again = f"go on from {checkpoint_path(checkpoints, good[-1])} by --resume, with" if good else "start again with"
+    return InputError(error.what, found=error.found, todo=f"{again} a smaller --base-lr or with --clip-norm")
 
 
 def _divides(every: int, done: int) -> bool:

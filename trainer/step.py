@@ -63,7 +63,7 @@ def train_step(
         alone = ranks.count > 1 and (clock.apart or index < len(parts) - 1)
         with network.no_sync() if alone else nullcontext():
             clock.at("forward")
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
+            with torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext():
                 loc, conf = network(images)
             clock.at("loss")
             losses = tubelet_loss(
@@ -88,7 +88,7 @@ def train_step(
                 ranks.sum(parameter.grad).div_(ranks.count)
     clock.at("optimiser")
     if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm, foreach=True)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     asked = torch.full((1,), float(stop), device=device)

@@ -46,11 +46,11 @@ def initialise(model: ActNet, seed: int) -> list[Origin]:
             # a cell's L2 norm is spread over fewer channels when the network is narrower
             scale = module.initial_scale * math.sqrt(model.backbone.width)
             nn.init.constant_(module.weight, scale)
-            origins.append(origin(f"{name}.weight", module.weight, "20 sqrt(width)", (scale, 0)))
+            origins.append(origin(f"{name}.weight", module.weight, "20 sqrt(width)", (scale, 0.0)))
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-            origins.append(origin(f"{name}.weight", module.weight, "one", (1, 0)))
-            origins.append(origin(f"{name}.bias", module.bias, "zero", (0, 0)))
+            origins.append(origin(f"{name}.weight", module.weight, "one", (1.0, 0.0)))
+            origins.append(origin(f"{name}.bias", module.bias, "zero", (0.0, 0.0)))
     check(model, origins)
     return origins
 
@@ -70,8 +70,8 @@ def _convolution(name: str, conv: nn.Conv2d) -> list[Origin]:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return [
-        origin(f"{name}.weight", conv.weight, rule, (0, deviation)),
-        origin(f"{name}.bias", conv.bias, "zero", (0, 0)),
+        origin(f"{name}.weight", conv.weight, rule, (0.0, deviation)),
+        origin(f"{name}.bias", conv.bias, "zero", (0.0, 0.0)),
     ]
 
 

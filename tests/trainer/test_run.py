@@ -1,0 +1,316 @@
+"""A run from beginning to end: stopped, killed, resumed, shared among processes, diverged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_manifests.errors import InputError
+from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, steps_saved
+from trainer.config import Config
+from trainer.distributed import Ranks
+from trainer.run import Job, main, train
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+CONFIG = Config(
+    width=1 / 16, norm="none", iterations=6, batch=4, base_lr=1e-4, schedule="step", milestones=(4,),
+    workers=0, log_every=4, save_every=3, keep=2,
+)  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def _train(store: Path, out: Path, resume: bool = False, val_store: Path | None = None, **changed: object) -> Path:
+    config = dataclasses.replace(CONFIG, **changed)
+    train(Job(store, out, val_store=val_store, resume=resume), config, ALONE)
+    return out
+
+
+def _content(out: Path, name: str = "") -> dict:
+    folder = out / "checkpoints"
+    path = folder / name if name else newest_checkpoint(folder)
+    assert path is not None
+    return read_checkpoint(path)[0]
+
+
+def _lines(out: Path) -> list[dict]:
+    timeless = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("clips_per_second", "seconds")} for line in timeless]
+
+
+def _assert_same(a: dict, b: dict, exactly: bool = True) -> None:
+    for part in ("model", "optimiser", "average"):
+        ours, theirs = _flat(a[part]), _flat(b[part])
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            if exactly:
+                assert torch.equal(ours[name], theirs[name]), (part, name)
+            else:
+                torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6, msg=f"{part} {name}")
+
+
+def _flat(state: dict | None, prefix: str = "") -> dict[str, torch.Tensor]:
+    flat = {}
+    for name, value in (state or {}).items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _train(tiny_store, tmp_path_factory.mktemp("undisturbed"), ema=0.9)
+
+
+class _Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch):
+    """Something happens when a step begins."""
+    import trainer.step
+
+    real = trainer.step.train_step
+
+    def arrange(step: int, event) -> None:
+        def watched(learner, parts, at, **rest):
+            if at == step:
+                event(learner)
+            return real(learner, parts, at, **rest)
+
+        monkeypatch.setattr(trainer.step, "train_step", watched)
+
+    return arrange
+
+
+def _raise(_: object) -> None:
+    raise _Stopped
+
+
+def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
+    tiny_store: Path, undisturbed: Path, tmp_path: Path, stop_at
+) -> None:
+    stop_at(4, _raise)
+    with pytest.raises(_Stopped):
+        _train(tiny_store, tmp_path, ema=0.9)
+    assert steps_saved(tmp_path / "checkpoints") == [3]
+    (tmp_path / "metrics.jsonl").open("a").write('{"step": 4, "lo')  # torn by the kill
+    stop_at(-1, _raise)
+    _train(tiny_store, tmp_path, resume=True, ema=0.9)
+    _assert_same(_content(tmp_path), _content(undisturbed))
+    assert _lines(tmp_path) == _lines(undisturbed)
+    assert [line["step"] for line in _lines(tmp_path)] == [4, 6]
+
+
+def test_it_learns(undisturbed: Path) -> None:
+    lines = _lines(undisturbed)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[-1]["base_lr"] == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("setting", ["channels_last", "amp", "compile"])
+def test_each_way_of_computing_learns(setting: str, tiny_store: Path, tmp_path: Path, monkeypatch) -> None:
+    if setting == "compile":  # the C++ compiler's minutes are not ours
+        compiler = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend="aot_eager"))
+    _train(tiny_store, tmp_path, log_every=1, iterations=4, milestones=(), **{setting: True})
+    lines = _lines(tmp_path)
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+
+
+def test_accumulated_gradients_equal_the_larger_batchs(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, accumulate=2, ema=0.9)
+    _assert_same(_content(tmp_path), _content(undisturbed), exactly=False)
+
+
+def test_sigterm_saves_and_the_run_goes_on_to_the_same_weights(
+    tiny_store: Path, undisturbed: Path, tmp_path: Path, stop_at, capsys
+) -> None:
+    stop_at(1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    _train(tiny_store, tmp_path, ema=0.9)
+    saved = steps_saved(tmp_path / "checkpoints")[-1]
+    assert saved < 6
+    assert f"asked to stop: saved after step {saved}" in capsys.readouterr().out
+    stop_at(-1, _raise)
+    _train(tiny_store, tmp_path, resume=True, ema=0.9)
+    _assert_same(_content(tmp_path), _content(undisturbed))
+    assert _lines(tmp_path) == _lines(undisturbed)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_clips_and_last_good_checkpoint(
+    tiny_store: Path, tmp_path: Path, stop_at
+) -> None:
+    def spoil(learner) -> None:
+        with torch.no_grad():
+            learner.model.conf[0].weight[0, 0, 0, 0] = torch.nan
+
+    stop_at(2, spoil)
+    with pytest.raises(InputError) as stopped:
+        _train(tiny_store, tmp_path, save_every=1)
+    assert stopped.value.what == "the loss is nan at step 2"
+    assert "from frame" in stopped.value.found
+    assert "view 1" in stopped.value.found
+    assert "step-00000001.pt" in stopped.value.todo
+    newest = newest_checkpoint(tmp_path / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-00000001.pt"
+    assert all(value.isfinite().all() for value in read_checkpoint(newest)[0]["model"].values())
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="step 0"):
+        _train(tiny_store, tmp_path, base_lr=1e39, save_every=1)
+    assert steps_saved(tmp_path / "checkpoints") == []
+
+
+def test_the_best_checkpoint_is_kept_whatever_comes_after(
+    tiny_store: Path, tmp_path: Path, monkeypatch, stop_at
+) -> None:
+    figures = iter([0.5, 0.4, 0.3, 0.6])
+    monkeypatch.setattr("trainer.run._validate", lambda *_: next(figures))
+    changed = {"eval_every": 1, "val_store": tiny_store, "save_every": 5}
+    stop_at(3, _raise)
+    with pytest.raises(_Stopped):
+        _train(tiny_store, tmp_path, **changed)
+    _, meta = read_checkpoint(tmp_path / "checkpoints/best.pt")
+    assert (meta.step, meta.best) == (1, 0.5)
+    stop_at(-1, _raise)
+    _train(tiny_store, tmp_path, resume=True, **changed, iterations=4)
+    _, meta = read_checkpoint(tmp_path / "checkpoints/best.pt")
+    assert (meta.step, meta.best) == (4, 0.6)
+
+
+def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=1, val_store=tiny_store)
+    scored = [line for line in _lines(tmp_path) if "val_frame_map" in line]
+    assert len(scored) == 1
+    assert 0 <= scored[0]["val_frame_map"] <= 1
+    assert 0 <= scored[0]["val_video_map"] <= 1
+    assert (tmp_path / "checkpoints/best.pt").exists()
+
+
+def test_a_frozen_trunk_stays_as_it_was(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=2, save_every=1, frozen=True, weight_decay=0.1)
+    before, after = (_content(tmp_path, f"step-0000000{step}.pt")["model"] for step in (1, 2))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in changed if ".conv1_" in name or ".conv5_" in name]
+    assert {"backbone.convs.fc6.weight", "loc.0.weight"} <= changed
+
+
+def test_averaged_weights_are_the_ones_that_are_loaded(undisturbed: Path) -> None:
+    path = newest_checkpoint(undisturbed / "checkpoints")
+    assert path is not None
+    content, _ = read_checkpoint(path)
+    model, _ = load_model(path)
+    name = "loc.0.weight"
+    assert torch.equal(model.state_dict()[name], content["average"][name])
+    assert not torch.equal(content["model"][name], content["average"][name])
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"), [({"seed": 1}, "seed"), ({"batch": 2}, "batch"), ({"width": 0.125}, "width")]
+)
+def test_resuming_with_settings_that_change_the_run_is_refused(
+    changed: dict, named: str, tiny_store: Path, undisturbed: Path
+) -> None:
+    with pytest.raises(InputError, match=f"another {named}"):
+        _train(tiny_store, undisturbed, resume=True, ema=0.9, **changed)
+
+
+def test_a_run_is_not_overwritten(tiny_store: Path, undisturbed: Path) -> None:
+    with pytest.raises(InputError, match="holds a run already"):
+        _train(tiny_store, undisturbed)
+
+
+def test_profile_names_where_time_goes_and_trains_nothing(tiny_store: Path, tmp_path: Path, capsys) -> None:
+    train(Job(tiny_store, tmp_path, profile=1), CONFIG, ALONE)
+    told = capsys.readouterr().out
+    assert "backbone, forward" in told
+    assert "The CPU waited for data" in told
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, trainer.run; trainer.run.cli.main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for field in dataclasses.fields(Config):
+        assert "--" + field.name.replace("_", "-") in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--preset", "dmeo"], "did you mean demo?"),
+        (["--preset", "demo", "--store", "nowhere"], "nowhere"),
+        (["--preset", "demo", "--batch", "0"], "batch"),
+        (["--preset", "demo", "--milestones", "1,x"], "1,x"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_message(arguments, told, tiny_store, tmp_path, monkeypatch, capsys) -> None:
+    given = ["run", "--store", str(tiny_store), "--out", str(tmp_path), *arguments]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def _command(store: Path, out: Path, *, ranks: int = 1, **changed: object) -> list[str]:
+    start = [sys.executable, "-m"]
+    if ranks > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
+    options = dataclasses.asdict(dataclasses.replace(CONFIG, **changed))
+    options["milestones"] = ",".join(map(str, options["milestones"]))
+    given = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if not isinstance(v, bool)]
+    return [*start, "trainer.run", "--store", str(store), "--preset", "demo", "--out", str(out), "--resume",
+            *given, "--distort", "--no-amp", "--no-channels-last"]  # fmt: skip
+
+
+def test_two_ranks_equal_one(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    subprocess.run(_command(tiny_store, tmp_path, ranks=2, ema=0.9), cwd=ROOT, check=True, capture_output=True)
+    for ours, theirs in zip(_lines(tmp_path), _lines(undisturbed), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    _assert_same(_content(tmp_path), _content(undisturbed), exactly=False)
+
+
+def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(tiny_store, store)
+    stream = next(store.glob("shards/*/frames/bytes/c/0"))
+    content = bytearray(stream.read_bytes())
+    content[300] ^= 1
+    stream.write_bytes(content)
+    ended = subprocess.run(
+        _command(store, tmp_path / "out", ranks=2, iterations=40), cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode != 0
+    assert "frame 0 of video" in ended.stderr
+    assert ended.stderr.count("error: another process of this run stopped") == 1
+    workers = ended.stderr.split("torch.distributed.elastic")[0]
+    assert "Traceback" not in workers
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    running = subprocess.Popen(_command(tiny_store, tmp_path, ema=0.9), cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "checkpoints/step-00000003.pt").exists():
+        assert running.poll() is None
+    running.kill()
+    running.wait()
+    _train(tiny_store, tmp_path, resume=True, ema=0.9)
+    _assert_same(_content(tmp_path), _content(undisturbed))

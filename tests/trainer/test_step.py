@@ -1,0 +1,90 @@
+"""A whole training step asks the device for nothing: no value, no data-dependent shape, no copy that is waited for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data_manifests.prior_spec import ACT300
+from tests.trainer.sparse_targets import noise_batch
+from trainer.config import Config
+from trainer.distributed import Ranks
+from trainer.model import ActNet
+from trainer.optim import Average, make_optimiser, parameter_groups, set_rate
+from trainer.stages import Clock
+from trainer.step import VALUES, Learner, train_step
+
+CONFIG = Config(
+    width=1 / 16, norm="none", iterations=6, batch=4, base_lr=1e-3, schedule="step", accumulate=2, clip_norm=1.0
+)
+HOST = torch.device("cpu")
+WAITING = {
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "nonzero_numpy", "masked_select",
+    "unique_consecutive", "_unique", "_unique2", "unique_dim", "bincount", "repeat_interleave", "argwhere",
+}  # fmt: skip
+
+
+class Watcher(TorchDispatchMode):
+    """Fails on every operator that makes a CUDA device and its host wait for each other."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.seen = device, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.name().split("::")[1].split(".")[0]
+        self.seen.add(name)
+        assert name not in WAITING, f"{name} waits for the device"
+        if name in ("index", "index_put", "index_put_", "_unsafe_index"):
+            chosen = [index for index in args[1] if index is not None]
+            assert all(index.dtype != torch.bool for index in chosen), "indexing by a mask waits for the device"
+        result = func(*args, **kwargs)
+        if name == "_to_copy":
+            self._check_copy(args[0], result, kwargs.get("non_blocking", False))
+        elif name in ("copy_", "copy"):
+            self._check_copy(args[1], args[0], args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+        return result
+
+    def _check_copy(self, source: torch.Tensor, target: torch.Tensor, waits_not: bool) -> None:
+        crosses = source.device.type != target.device.type
+        assert waits_not or not crosses, f"a copy from {source.device} to {target.device} is waited for"
+
+
+def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CONFIG) -> torch.Tensor:
+    with device:
+        model = ActNet(ACT300, 2, 2, config.width, config.norm)
+    optimiser = make_optimiser(parameter_groups(model, config), config)
+    set_rate(optimiser, 1e-3)
+    average = Average(model, 0.9)
+    parts = [noise_batch((3, 0), seed=1), noise_batch((7, 2), seed=2)]
+    with watcher:
+        for step in range(2):
+            values = train_step(
+                Learner(model, model, optimiser), parts, step, config=config, ranks=Ranks(0, 1, device), clock=Clock()
+            )
+            average.update(model, step)
+    return values
+
+
+def test_no_operator_of_a_step_waits() -> None:
+    watcher = Watcher("cpu")
+    values = _step(HOST, watcher)
+    assert len(values) == len(VALUES)
+    assert {"convolution_backward", "topk", "_foreach_add_"} & watcher.seen
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_on_a_device_without_values_a_step_needs_none(norm: str) -> None:
+    """On `meta`, asking for a value or for a shape that depends on one is an error; so is a copy that is waited for."""
+    values = _step(torch.device("meta"), Watcher("meta"), dataclasses.replace(CONFIG, norm=norm))
+    assert values.device.type == "meta"
+
+
+@pytest.mark.parametrize("ask", [torch.Tensor.item, torch.Tensor.nonzero, lambda x: x[x > 0], lambda x: x.to("meta")])
+def test_the_watcher_sees_what_waits(ask) -> None:
+    with pytest.raises(AssertionError, match="wait"), Watcher("cpu"):
+        ask(torch.ones(1))

