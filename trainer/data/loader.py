@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ class Loader:
                 wanted=f"a tube of at least {opened.meta.K} frames",
                 todo="build the store with other videos, or a shorter --clip-length",
             )
-        order = _Order(global_batch, rank, ranks, start, parts)
+        self._order = _Order(global_batch, rank, ranks, start, parts)
         self._batches = DataLoader(
             _Views(opened, split, seed),
-            batch_sampler=order,
+            batch_sampler=self._order,
             collate_fn=collate,
             generator=torch.Generator(),  # its own: reading leaves the run's random state alone
             num_workers=workers,
@@ -87,34 +88,43 @@ class Loader:
             InputError: a sample cannot be read, naming it; also from a worker.
         """
         batches = iter(self._batches)
-        while True:
-            try:
+        try:
+            while True:
                 batch = next(batches)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise InputError(
-                    "a process that reads the store died",
-                    found=str(error).splitlines()[0],
-                    todo="resume the run, with fewer --workers if memory or /dev/shm is short",
-                ) from error
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                "a process that reads the store died",
+                found=str(error).splitlines()[0],
+                todo="resume the run, with fewer --workers if memory or /dev/shm is short",
+            ) from error
+        finally:
+            self._order.ended = True
+            with suppress(RuntimeError):
+                for _ in batches:  # workers that are ended while they hand over a batch abort, with a noise
+                    pass
 
 
 class _Order(Sampler[list[int]]):
-    """Positions of a rank's share, step by step, in parts."""
+    """Positions of a rank's share, step by step, in parts, until somebody sets `ended`."""
 
     def __init__(self, global_batch: int, rank: int, ranks: int, start: int, parts: int) -> None:
         self.global_batch, self.start = global_batch, start
         share = global_batch // ranks
         self.first, self.share, self.part = rank * share, share, share // parts
+        self.ended = False
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.ended = False
         for step in itertools.count(self.start):
             begin = step * self.global_batch + self.first
             for at in range(begin, begin + self.share, self.part):
+                if self.ended:
+                    return
                 yield list(range(at, at + self.part))
 
 
