@@ -53,7 +53,6 @@ def save_checkpoint(
     path: Path, model: ActNet, optimiser: torch.optim.Optimizer, meta: CheckpointMeta, average: ActNet | None = None
 ) -> None:
     """Writes weights, momentum and meta: temp file, fsync, rename. A checkpoint of that name is replaced whole.
-    `LAST` beside it points to the newest.
 
     Nothing else is needed to go on: order, colours and schedule are functions of the seed and the step.
 
@@ -77,8 +76,6 @@ def save_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary.symlink_to(path.name)
-        os.replace(temporary, path.parent / LAST)
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -166,6 +163,13 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def steps_saved(folder: Path) -> list[int]:
     """Of which steps there are checkpoints, ascending; `best.pt` is not among them."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
+
+
+def link_last(path: Path) -> None:
+    """Points `LAST`, beside a checkpoint, to it."""
+    link = path.with_suffix(".link")
+    link.symlink_to(path.name)
+    os.replace(link, path.parent / LAST)
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -155,9 +155,10 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
             step, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
             best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in log.gathered),
         )  # fmt: skip
-        names = [checkpoints / "best.pt"] * as_best + [checkpoint.checkpoint_path(checkpoints, step)]
+        names = [checkpoint.checkpoint_path(checkpoints, step)] + [checkpoints / "best.pt"] * as_best
         for path in names:
             checkpoint.save_checkpoint(path, model, optimiser, of, average.model if average else None)
+        checkpoint.link_last(names[0])
         checkpoint.prune_checkpoints(checkpoints, config.keep)
 
     for step in range(start, config.iterations):
@@ -173,7 +174,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
         better = False
         if scored or last or done % config.save_every == 0:
-            read(0)
+            stopped = read(0) or stopped
             if scored:
                 figures = _validate(average.model if average else model, job, ranks.device, log, done)
                 better = best is None or figures > best

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
 from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
 from tests.trainer.memory_store import MemoryStore
@@ -239,7 +239,9 @@ def test_other_classes_of_the_same_number_are_refused(checkpoint, monkeypatch):
 
 def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
-        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--ap-rule", "best")
+        run_command_line(
+            lambda: _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--ap-rule", "best")
+        )
     assert end.value.code == 2
     assert "act" in capsys.readouterr().err
 

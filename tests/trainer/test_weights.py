@@ -193,9 +193,10 @@ def test_an_own_checkpoint_gives_its_heads_only_to_the_same_task(tmp_path: Path)
     assert torch.equal(other.backbone.convs["fc6"].weight, trained.backbone.convs["fc6"].weight)
     assert not torch.equal(other.loc[0].weight, trained.loc[0].weight)
     assert origins["loc.0.weight"] == "Xavier uniform"
+    wider = _network(width=0.125)
+    origins = initialise(wider, 0)
     with pytest.raises(InputError, match="another width"):
-        wider = _network(width=0.125)
-        load_weights(wider, path, initialise(wider, 0))
+        load_weights(wider, path, origins)
 
 
 def _missing(state: dict) -> dict:
