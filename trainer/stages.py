@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import register_multi_grad_hook
 
 from trainer.model import ActNet
 
@@ -61,8 +63,11 @@ class StageClock(Clock):
     def follow(self, model: ActNet) -> None:
         """Tells the backbone from the heads, in forward and backward, by hooks."""
         model.backbone.register_forward_pre_hook(lambda *_: self.at("backbone"))
-        model.backbone.register_forward_hook(lambda *_: self.at("heads"))
-        model.backbone.register_full_backward_pre_hook(lambda *_: self.at("backbone backward"))
+        model.backbone.register_forward_hook(lambda _, __, maps: self._heads_begin(maps))
+
+    def _heads_begin(self, maps: list[Tensor]) -> None:
+        register_multi_grad_hook(maps, lambda _: self.at("backbone backward"))
+        self.at("heads")
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage since the last call; waits for the device."""

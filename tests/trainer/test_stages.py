@@ -49,6 +49,7 @@ def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) 
         learner = Learner(model, model, optimiser)
         train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, HOST), clock=clock)
 
+    run_step(Clock())
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
     told = profile_steps(1, run_step, model, HOST, None)
     assert told.splitlines()[-1].endswith(f"went to {named}." if slow != "loss" else "backward).")
