@@ -29,6 +29,7 @@ test: install
 	$(BIN)/python -m pytest -n 2
 
 bench: install
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks
 
 faults: install
