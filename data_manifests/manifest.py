@@ -104,7 +104,7 @@ def save_manifest(manifest: Manifest, store: Path) -> None:
     write_atomically(store / MANIFEST_COPY, content)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Temp file, fsync, rename, fsync of the folder. One writer at a time: what a killed one left is overwritten."""
     temporary = path.with_name(f".{path.name}.new")
     try:

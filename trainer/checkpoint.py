@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import write_atomically
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 
@@ -60,7 +61,6 @@ def save_checkpoint(
         average: the network with the averaged weights, if the run averages.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
     content = {
         "version": VERSION,
         "meta": dataclasses.asdict(meta),
@@ -70,19 +70,7 @@ def save_checkpoint(
     }
     memory = io.BytesIO()  # written by ourselves: torch.save turns a full disk into an error that does not say so
     torch.save(content, memory)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(memory.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomically(path, memory.getbuffer())
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
