@@ -34,11 +34,16 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
     if not files:
         raise InputError(f"{path} has no .xml", wanted="a CVAT file a video", todo="export them as CVAT for video 1.1")
     folder = path if path.is_dir() else path.parent
-    return [_video(file, file.relative_to(folder).with_suffix("").as_posix(), card) for file in files]
+    return [_video(file, video_id_of(file, folder), card) for file in files]
+
+
+def video_id_of(path: Path, folder: Path) -> str:
+    """A file's place below the folder, without `.xml`."""
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _video(path: Path, video_id: str, card: Card) -> RawVideo:
-    root = _parse(path)
+    root = parse(path)
     if root.tag != "annotations" or root.find("meta/project") is not None or root.find("image") is not None:
         found = "a whole project" if root.find("meta/project") is not None else f"<{root.tag}>"
         if root.find("image") is not None:
@@ -65,7 +70,12 @@ def _video(path: Path, video_id: str, card: Card) -> RawVideo:
     return RawVideo(safe_video_id(video_id, path.name), None, tuple(tubes), _size(root, path))
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def parse(path: Path) -> ElementTree.Element:
+    """The root element.
+
+    Raises:
+        InputError: it is not XML, or declares entities.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         if any(word in text for word in _MARKUP):  # entities that blow up; CVAT writes none
