@@ -1,6 +1,7 @@
 """The README's own text: its example of own videos is built, and its lines that read a store are run."""
 
 import doctest
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -58,6 +59,11 @@ def test_the_store_of_own_videos_reads_as_the_readme_says(folder: Path, monkeypa
     result = doctest.DocTestRunner().run(test, out=said.append)
     assert result.attempted == 9
     assert result.failed == 0, "".join(said)
+
+
+def test_the_picture_is_there_and_small() -> None:
+    (name,) = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", README.read_text())
+    assert 10_000 < (README.parent / name).stat().st_size < 150_000
 
 
 def test_the_readme_stays_short() -> None:
