@@ -1,5 +1,8 @@
 """CVAT for video 1.1. CVAT itself is a server and was not at hand: the files here are written after its documentation
 (https://docs.cvat.ai/docs/other/xml_format), with the fields and number formats of its exporter.
+
+`written_by_datumaro.xml` is what datumaro 1.13.12, which CVAT uses for its exports, wrote by
+`dataset.export(folder, "cvat", use_track=True)` of ten frames of 64 x 48 pixels.
 """
 
 from pathlib import Path
@@ -82,6 +85,20 @@ def test_a_track_is_a_tube_until_it_goes_outside(tmp_path: Path) -> None:
         boxes_of(annotations.tubes, 0), [[10 + frame, 8, 30 + frame, 40.5] for frame in range(3, 9)]
     )
     assert len(boxes_of(annotations.tubes, 1)) == 2
+
+
+def test_what_datumaro_wrote(tmp_path: Path) -> None:
+    text = Path(__file__).with_name("written_by_datumaro.xml").read_text()
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text(text)
+    annotations = read_annotations(write_own(tmp_path, "", card=CVAT), tmp_path)
+    assert annotations.videos.select(["video_id", "width", "height"]).to_pylist() == [
+        {"video_id": "a", "width": 64, "height": 48}
+    ]
+    heads = annotations.tubes.drop_columns(["boxes"]).to_pylist()
+    assert [(row["label"], row["first_frame"]) for row in heads] == [(0, 2), (1, 3)]
+    np.testing.assert_array_equal(boxes_of(annotations.tubes, 0), [[10 + f, 8, 30 + f, 40.5] for f in range(2, 6)])
+    np.testing.assert_array_equal(boxes_of(annotations.tubes, 1), [[30.25, 4, 42.25, 24 - f] for f in range(3, 10)])
 
 
 def test_a_file_a_video_or_one_file(tmp_path: Path) -> None:

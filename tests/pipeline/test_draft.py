@@ -108,3 +108,18 @@ def test_what_cannot_be_drafted(root: Path, tmp_path: Path) -> None:
     (tmp_path / "far.csv").write_text(HEADER)
     with pytest.raises(InputError, match=r"far\.csv is not below"):
         draft_card(root, tmp_path / "far.csv")
+
+
+def test_a_card_named_like_the_demo_is_not_the_demo(root: Path, monkeypatch, capsys) -> None:
+    folder = root.rename(root.with_name("demo"))
+    assert 'name = "my-demo"' in draft_card(folder)
+    (folder / "card.toml").write_text(draft_card(folder).replace("my-demo", "demo"))
+    there = sorted(folder.rglob("*"))
+    monkeypatch.setattr(
+        sys, "argv", ["pipeline", "plan", "--dataset", str(folder / "card.toml"), "--root", str(folder), "--json"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["train_videos"]["videos"] == 2
+    assert sorted(folder.rglob("*")) == there
