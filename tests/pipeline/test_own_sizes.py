@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_manifests.errors import InputError
+from data_manifests.layout import digest
 from data_manifests.tables import boxes_of
 from pipeline.annotations import read_annotations
 from pipeline.build import build
 from pipeline.plan import ASSUMED_SIZE, Plan, make_plan
+from pipeline.shards import ShardJob, VideoJob
 from tests.pipeline.own_data import CARD, moving_square, plain_settings, tube_rows, write_own, write_video
 from tests.pipeline.small_store import Here
 
@@ -93,3 +95,14 @@ def test_columns_of_the_other_kind_are_told(tmp_path: Path) -> None:
     (tmp_path / "boxes.csv").write_text("video,tube,class,frame,x,y,width,height\n")
     with pytest.raises(InputError, match=r"lacks the columns x1, y1, x2, y2[\s\S]*boxes = \"width-height\""):
         read_annotations(card, tmp_path)
+
+
+def test_one_size_for_all_keeps_the_digest_of_stores_built_before(tmp_path: Path) -> None:
+    settings = plain_settings(write_own(tmp_path, ""))
+
+    def digest_of(*sizes: tuple[int, int] | None) -> str:
+        videos = tuple(VideoJob(name, f"{name}.avi", None, size, ()) for name, size in zip("ab", sizes, strict=True))
+        return ShardJob("train-00000", "train", tmp_path, tmp_path, settings, videos).annotations_digest
+
+    assert digest_of((64, 48), (64, 48)) == digest(["train", (64, 48), [("a", None, []), ("b", None, [])]])
+    assert len({digest_of((64, 48), (64, 48)), digest_of((64, 48), (65, 48)), digest_of(None, None)}) == 3
