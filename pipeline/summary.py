@@ -59,7 +59,7 @@ def build_progress(hidden: bool) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def print_report(report: BuildReport, store: Path) -> None:
+def print_build(report: BuildReport, store: Path) -> None:
     """What a build did, and what it skipped, by name."""
     if report.shards:
         rate = report.frames / max(report.seconds, 1e-9)
@@ -72,6 +72,14 @@ def print_report(report: BuildReport, store: Path) -> None:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
         for video_id in report.skipped:
             print(f"  {video_id}")
+
+
+def print_motion(summary: str, warnings: list[str]) -> None:
+    """Whether the boxes lie where the frames move: one line, and one more for each warning."""
+    console = Console()
+    console.print(summary, highlight=False)
+    for warning in warnings:
+        console.print(f"[bold red]warning[/]: {warning}: look at them (python -m pipeline report)", highlight=False)
 
 
 def print_store(described: dict[str, Any]) -> None:
@@ -91,3 +99,5 @@ def print_store(described: dict[str, Any]) -> None:
         shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
         console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)
     console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)
+    if "motion" in described:
+        print_motion(described["motion"]["summary"], described["motion"]["warnings"])
