@@ -32,6 +32,8 @@ SMALLEST = 32
 SHIFT = 8
 CERTAIN = 3.0
 APART = 0.6
+LEAST_FIT = 0.1
+"""Speeds of boxes that fit the flow less than this at every shift tell no shift: nothing moves, or all moves evenly."""
 FASTEST = 3.0
 """Speeds are clipped to it, small pixels a frame: a jump of a box is a mistake of another kind."""
 INNER = 0.7
@@ -75,7 +77,7 @@ class Alignment:
 
     Args:
         gains: of each of `PLACES`, by how many standard errors it fits better than the boxes as they are.
-        shift: frames by which the boxes should move to fit best, with its 95 % interval; None if too few videos tell.
+        shift: frames by which the boxes should move to fit best, with its 95 % interval; None if the videos cannot tell.
     """
 
     videos: int
@@ -106,12 +108,12 @@ class Alignment:
                 f"boxes against motion: too few videos with tubes to tell ({self.videos}, of at least {LEAST_VIDEOS})"
             )
         best = max(self.gains, key=self.gains.__getitem__)
-        shift = "too few long tubes for the best shift"
+        shift = "no shift can be told: tubes are too few, too short or move too evenly"
         if self.shift is not None:
             shift = "best shift {:+.1f} frames (95 %: {:+.1f} to {:+.1f})".format(*self.shift)
         return (
             f"boxes against motion in {self.videos} videos: correlation {self.place:.2f}; "
-            f"the best other place, {best}, {self.gains[best]:+.1f} standard errors; {shift}"
+            f"the best alternative is {best}, at {self.gains[best]:+.1f} standard errors; {shift}"
         )
 
 
@@ -228,8 +230,10 @@ def measure_alignment(shards: Sequence[StoredShard]) -> Alignment:
     return judge([evidence for evidence in told if evidence is not None])
 
 
-def _best_shift(curves: Float64[np.ndarray, "videos shifts"]) -> tuple[float, float, float]:
+def _best_shift(curves: Float64[np.ndarray, "videos shifts"]) -> tuple[float, float, float] | None:
     """Where the mean curve is highest (between frames, by a parabola), and 95 % of 400 resamplings of the videos."""
+    if curves.mean(0).max() < LEAST_FIT:
+        return None
     draw = np.random.default_rng(0)
     peaks = [_peak(curves[draw.integers(0, len(curves), len(curves))].mean(0)) for _ in range(400)]
     low, high = np.percentile(peaks, [2.5, 97.5])

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.alignment import SHIFT, VideoMotion, judge, measure_alignment
+from pipeline.alignment import SHIFT, Evidence, VideoMotion, judge, measure_alignment
 from pipeline.stored import built_shards
 
 WIDTH, HEIGHT, FRAMES, SIDE = 96, 72, 60, 20
@@ -74,7 +74,10 @@ def test_what_cannot_tell_says_so(videos, small_store: Path) -> None:
     assert "too few videos" in few.summary
     short = judge([motion.evidence([(0, boxes[:SHIFT])])] * 8)
     assert short.shift is None
-    assert "too few long tubes" in short.summary
+    assert "no shift can be told" in short.summary
+    even = judge([Evidence(np.zeros(5), np.eye(2 * SHIFT + 1)[2] * 0.09)] * 8)
+    assert even.shift is None
+    assert judge([Evidence(np.zeros(5), np.eye(2 * SHIFT + 1)[2] * 0.11)] * 8).warnings
     assert measure_alignment([]).videos == 0
     assert measure_alignment(list(built_shards(small_store))).videos == 8
 
