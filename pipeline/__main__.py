@@ -183,7 +183,8 @@ def report(store: Path, out: Path | None) -> None:
     """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips."""
     from pipeline.report import write_report
 
-    page = write_report(store, out or store.with_name(store.resolve().name + ".html"))
+    place = store.resolve()
+    page = write_report(store, out or place.parent / f"{place.name}.html")
     click.echo(f"report: {page}")
 
 

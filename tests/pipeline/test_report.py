@@ -21,7 +21,8 @@ from data_manifests.layout import IGNORED
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS
 from pipeline.report import report_data, write_report
 from pipeline.stored import StoredShard, built_shards
-from tests.pipeline.small_store import VIDEOS, VIEWS, K, refusal
+from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
+from tests.pipeline.small_store import VIDEOS, VIEWS, K, build_small, refusal
 
 LAYER_ENDS = np.cumsum([38 * 38 * 4, 18 * 18 * 6, 9 * 9 * 6, 5 * 5 * 6, 3 * 3 * 4, 4])
 
@@ -101,6 +102,22 @@ def test_strange_clips_have_reasons_and_pictures(small_store: Path, data: dict) 
     assert {clip["id"] for clip in strange} <= set(VIDEOS)
     picture = Image.open(io.BytesIO(b64decode(strange[0]["picture"].partition(",")[2])))
     assert picture.size == tuple(strange[0]["size"])
+
+
+def test_mistakes_in_annotations_are_among_the_strangest(tmp_path: Path) -> None:
+    root, store = tmp_path / "root", tmp_path / "store"
+    write_video(root / "videos" / "Run" / "a.avi", moving_square(20))
+    twice = [tube_rows("Run/a", 1, 20, tube=tube, box="2,8,22,26") for tube in (0, 1)]
+    jumps = tube_rows("Run/a", 1, 9, tube=2, box="2,8,8,14") + tube_rows("Run/a", 10, 11, tube=2, box="40,8,46,14")
+    write_own(root, "".join([*twice, jumps]))
+    build_small(root, store)
+    strange = report_data(store)["strange"]
+    told = {reason: (clip, detail) for clip in strange for reason, _, detail in reversed(clip["reasons"])}
+    assert told["identical tubes"][1] == "tubes 0 and 1 are equal"
+    clip, detail = told["largest jump"]
+    assert "from frame 8 to the next" in detail
+    assert clip["first"] + K // 2 == 9
+    assert told["tiny box"][1].startswith("28 x 38")
 
 
 def test_a_place_without_a_store_is_refused(tmp_path: Path) -> None:
