@@ -147,7 +147,10 @@ def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
         print_motion(alignment.summary, alignment.warnings)
 
 
-@cli.command()
+@cli.command(
+    cls=GroupedCommand,
+    groups={"A picture": ("clip", "view", "video", "png", "gif"), "A local page": ("browse", "port")},
+)
 @click.argument("store", type=_HERE)
 @click.option("--clip", help="VIDEO_ID:FIRST_FRAME, to draw as the network sees it, with its tubes and priors.")
 @click.option("--view", default=0, show_default=True, help="Which view of the clip; 0 is the whole frame.")
@@ -175,7 +178,14 @@ def inspect(
     motion: bool,
     as_json: bool,
 ) -> None:
-    """Says what is in a store; draws a clip or a whole video, with tubes and priors; shows all of it on a local page."""
+    """Says what is in a store; draws a clip or a whole video, with tubes and priors; shows all of it on a local page.
+
+    \b
+    python -m pipeline inspect stores/ucf101
+    python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --view 2 --png clip.png
+    python -m pipeline inspect stores/ucf101 --video Surfing/v_Surfing_g08_c01 --gif video.gif
+    python -m pipeline inspect stores/ucf101 --browse
+    """
     if browse:
         from pipeline.browse import serve
 
@@ -228,7 +238,11 @@ def _draw(store: Path, clip: str | None, view: int, video: str | None, png: Path
 @click.argument("store", type=_HERE)
 @click.option("-o", "--out", type=_HERE, help="Where to write the page. [default: STORE.html, beside the store]")
 def report(store: Path, out: Path | None) -> None:
-    """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips."""
+    """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips.
+
+    \b
+    python -m pipeline report stores/ucf101 -o ucf101.html
+    """
     from pipeline.report import write_report
 
     place = store.resolve()

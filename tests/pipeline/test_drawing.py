@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,15 @@ def test_what_cannot_be_drawn_is_refused(small_store: Path, arguments: tuple, to
     monkeypatch.chdir(tmp_path)
     assert told in refusal(_inspect, small_store, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_frame_is_named(small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    data = store / "shards" / "test-00000" / "frames" / "bytes" / "c" / "0"
+    content = bytearray(data.read_bytes())
+    content[10] ^= 1
+    data.write_bytes(content)
+    told = refusal(_inspect, store, "--video", T0, "--png", tmp_path / "x.png")
+    assert "shard test-00000: frame row 0 is damaged" in told
+    assert "verify STORE --repair" in told
