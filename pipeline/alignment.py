@@ -11,6 +11,7 @@ Two figures are measured in each of some videos, and averaged:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ def measure_alignment(shards: Sequence[StoredShard]) -> Alignment:
         motion = video_motion(shard, video)
         return None if motion is None else motion.evidence(small_tubes(video, video.tubes, motion))
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
         told = list(pool.map(lambda of: one(*of), chosen))
     return judge([evidence for evidence in told if evidence is not None])
 
@@ -257,7 +258,9 @@ def _summed(values: Float32[np.ndarray, "frames height width n"]) -> Float32[np.
     """Sums over all pixels above and to the left."""
     frames, height, width, n = values.shape
     table = np.zeros((frames, height + 1, width + 1, n), np.float32)
-    table[:, 1:, 1:] = values.cumsum(1, dtype=np.float64).cumsum(2)
+    inner = table[:, 1:, 1:]
+    np.cumsum(values, 1, out=inner)
+    np.cumsum(inner, 2, out=inner)
     return table
 
 
