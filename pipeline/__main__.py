@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,8 @@ def inspect(
 
         with serve(store, port) as server:
             click.echo(f"http://{server.server_address[0]!s}:{server.server_port} shows {store}; Ctrl-C ends it")
-            server.serve_forever()
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
         return
     if clip is not None or video is not None:
         _draw(store, clip, view, video, png, gif)

@@ -11,8 +11,8 @@ from data_manifests.layout import IGNORED, Settings
 from pipeline.reconcile import Tube
 from pipeline.stored import StoredShard, StoredVideo
 
-LENGTHS = (6, 10, 20, 40, 60, 80, 100, 150, 200, 300, 500)
-"""Where the bins of tube lengths begin, frames; the first takes the shorter ones too."""
+LENGTHS = (1, 6, 10, 20, 40, 60, 80, 100, 150, 200, 300, 500)
+"""Where the bins of tube lengths begin, frames."""
 MATCHES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Where the bins of the priors matched to a tube begin."""
 OVERLAPS = 20

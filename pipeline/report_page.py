@@ -16,7 +16,7 @@ border-radius:6px;padding:.4rem .8rem;margin:.4rem 0}.health .bad{border-left-co
 padding:.5rem .9rem}.big b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .55rem;text-align:right;border-bottom:1px
 solid var(--line);font-weight:inherit}td:first-child,th:first-child,.words td,.words th{text-align:left}.wide{overflow-x:auto}th button{white-space:nowrap}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:.8rem}figure{margin:0;background:var(--card);
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:.8rem;align-items:start}figure{margin:0;background:var(--card);
 border:1px solid var(--line);border-radius:8px;padding:.6rem}svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:11px}
 .first{fill:var(--mark)}.second{fill:var(--second)}.axis{stroke:var(--line)}.prior{fill:none;stroke:var(--second);stroke-width:1.5}
 .key span{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em;background:var(--mark)}.key .two{background:var(--second)}

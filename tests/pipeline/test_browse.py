@@ -7,10 +7,12 @@ import http.client
 import re
 import threading
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import cli
 from pipeline.browse import LOOPBACK, serve
 from tests.pipeline.small_store import VIDEOS, VIEWS, refusal, tree
 
@@ -80,3 +82,12 @@ def test_only_reading_from_this_machine_is_answered(port: int, small_store: Path
 
 def test_a_place_without_a_store_is_refused(tmp_path: Path) -> None:
     assert "no store at" in refusal(serve, tmp_path, 0)
+
+
+def test_inspect_says_where_it_is_shown_until_it_is_interrupted(small_store: Path, monkeypatch, capsys) -> None:
+    def interrupted(server: ThreadingHTTPServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+    cli.main(["inspect", str(small_store), "--browse", "--port", "0"], standalone_mode=False)
+    assert f"http://{LOOPBACK}:" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def test_the_figures_are_those_of_plain_loops(small_store: Path, data: dict) -> 
                 count = wanted.setdefault((shard.split, tube.label), Counter())
                 count["tubes"] += 1
                 count["boxes"] += len(tube.boxes)
-                count["length", max(i for i, start in enumerate(LENGTHS) if not i or start <= len(tube.boxes))] += 1
+                count["length", max(i for i, start in enumerate(LENGTHS) if start <= len(tube.boxes))] += 1
             for label in {tube.label for tube in video.tubes}:
                 wanted[shard.split, label]["videos"] += 1
         targets = {name: shard[f"targets/{name}"] for name in ("tube", "overlap", "label", "prior")}
