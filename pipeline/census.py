@@ -55,6 +55,18 @@ class Count:
     def __post_init__(self) -> None:
         self.layers = np.zeros((2, self.layer_count), int)
 
+    def summary(self) -> dict[str, int | float]:
+        """The figures of a line in a table: counts, and of view 0 the priors a tube and the part of tubes that no prior
+        fits (best overlap below 0.5); of augmented views the part of tubes that they dropped."""
+        counts = {name: getattr(self, name) for name in ("videos", "tubes", "boxes", "clips")}
+        poor = int(self.overlap[0, : OVERLAPS // 2].sum())
+        dropped, all_tubes = int(self.dropped.sum()), int(self.dropped.sum() + self.kept.sum())
+        return counts | {
+            "priors_a_tube": int(self.layers[0].sum()) / max(1, self.covered),
+            "without_fitting_prior": poor / max(1, self.covered),
+            "dropped_by_views": dropped / max(1, all_tubes),
+        }
+
 
 @dataclass(frozen=True)
 class TubeMatches:

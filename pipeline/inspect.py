@@ -11,12 +11,17 @@ import zarr
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED, PRIORS
 from data_manifests.manifest import load_manifest
+from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
 from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
 
 
 def describe_store(store: Path) -> dict[str, Any]:
-    """What a store holds, for a person or a machine."""
+    """What a store holds, for a person or a machine.
+
+    Raises:
+        InputError: there is no store, or one of the files that are read is damaged.
+    """
     manifest = load_manifest(store)
     settings = read_settings(store)
     splits: dict[str, dict[str, Any]] = {}
@@ -32,7 +37,9 @@ def describe_store(store: Path) -> dict[str, Any]:
         row["views"] += record.clips * (1 + settings.views)
         row["targets"] += record.targets
         row["bytes"] += sum(file.size for file in (record.files or {}).values())
+    census = Census(settings)
     for shard in built_shards(store, manifest):
+        census.add(shard)
         for video in shard.videos:
             for rule in video.rules:
                 rules.setdefault(rule, []).append(video.video_id)
@@ -44,6 +51,10 @@ def describe_store(store: Path) -> dict[str, Any]:
         "settings": {**{name: getattr(settings, name) for name in shown}, "classes": ", ".join(settings.classes)},
         "settings_digest": settings.digest,
         "splits": splits,
+        "classes": [
+            {"split": split, "class": settings.classes[label], **count.summary()}
+            for (split, label), count in sorted(census.counts.items())
+        ],
         "rules": rules,
         "skipped": len(manifest.skipped),
         "unfinished": manifest.unfinished,

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
-from data_manifests.layout import SHARDS, Settings, frame_crc32c
-from data_manifests.manifest import Manifest, load_manifest
+from data_manifests.layout import SHARDS, Settings, data_file, frame_crc32c
+from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.tables import boxes_of
 from pipeline.reconcile import Tube
 
@@ -46,19 +47,29 @@ class StoredVideo:
 class StoredShard:
     """One built shard. Arrays are read when they are asked for."""
 
-    def __init__(self, store: Path, name: str, settings: Settings, split: str) -> None:
-        self.name, self.settings, self.split = name, settings, split
+    def __init__(self, store: Path, name: str, settings: Settings, record: ShardRecord) -> None:
+        self.name, self.settings, self.split, self.files = name, settings, record.split, record.files or {}
         self.folder = store / SHARDS / name
         self.group: Any = zarr.open_group(self.folder, mode="r")
 
     def __getitem__(self, array: str) -> np.ndarray:
-        """A whole array, by its name in `data_manifests.layout.ARRAYS`."""
-        return self.group[array][:]
+        """A whole array, by its name in `data_manifests.layout.ARRAYS`.
+
+        Raises:
+            InputError: its file is damaged.
+        """
+        stored = self.group[array]
+        check_file(self.folder, data_file(Path(array), stored.ndim).as_posix(), self.files, deep=True)
+        return stored[:]
+
+    def table(self, name: str) -> pa.Table:
+        """One of the shard's tables, by its file's name. Raises as an array does."""
+        return pq.read_table(check_file(self.folder, name, self.files, deep=True))
 
     @cached_property
     def videos(self) -> tuple[StoredVideo, ...]:
         """In the order of the shard's videos.parquet."""
-        table = pq.read_table(self.folder / "tubes.parquet")
+        table = self.table("tubes.parquet")
         index, label, first = (table[name].to_pylist() for name in ("tube", "label", "first_frame"))
         tubes: dict[str, list[Tube]] = {}
         for row, video_id in enumerate(table["video_id"].to_pylist()):
@@ -70,7 +81,7 @@ class StoredShard:
                 notes[video["video_id"]]["first_row"], notes[video["video_id"]]["decoder"],
                 tuple(notes[video["video_id"]]["rules"]), tuple(tubes.get(video["video_id"], ())),
             )
-            for row, video in enumerate(pq.read_table(self.folder / "videos.parquet").to_pylist())
+            for row, video in enumerate(self.table("videos.parquet").to_pylist())
         )  # fmt: skip
 
     def encoded(self, video: StoredVideo, start: int, stop: int) -> list[bytes]:
@@ -130,7 +141,7 @@ def built_shards(store: Path, manifest: Manifest | None = None) -> Iterator[Stor
     settings = read_settings(store)
     for name, record in sorted(manifest.shards.items()):
         if record.files is not None:
-            yield StoredShard(store, name, settings, record.split)
+            yield StoredShard(store, name, settings, record)
 
 
 def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
@@ -142,7 +153,7 @@ def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
     manifest = load_manifest(store)
     for name, record in manifest.shards.items():
         if video_id in record.videos and record.files is not None:
-            shard = StoredShard(store, name, read_settings(store), record.split)
+            shard = StoredShard(store, name, read_settings(store), record)
             return shard, next(video for video in shard.videos if video.video_id == video_id)
     known = [video for record in manifest.shards.values() for video in record.videos]
     raise InputError(

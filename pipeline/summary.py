@@ -103,7 +103,16 @@ def print_store(described: dict[str, Any]) -> None:
             split, *(f"{row[name]:,}" for name in ("shards", "videos", "frames", "clips", "views")),
             f"{row['targets_per_view']:.2f}", f"{row['bytes']:,}",
         )  # fmt: skip
-    console.print(table)
+    per_class = Table(
+        "split", "class", "videos", "tubes", "boxes", "clips", "priors a tube", "tubes that no prior fits",
+        "dropped by views",
+    )  # fmt: skip
+    for row in described["classes"]:
+        per_class.add_row(
+            row["split"], row["class"], *(f"{row[name]:,}" for name in ("videos", "tubes", "boxes", "clips")),
+            f"{row['priors_a_tube']:.1f}", f"{row['without_fitting_prior']:.1%}", f"{row['dropped_by_views']:.1%}",
+        )  # fmt: skip
+    console.print(table, per_class)
     for rule, videos in described["rules"].items():
         shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
         console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from data_manifests.layout import IGNORED
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS
+from pipeline.inspect import describe_store
 from pipeline.report import report_data, write_report
 from pipeline.stored import StoredShard, built_shards
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
@@ -90,6 +91,29 @@ def test_the_figures_are_those_of_plain_loops(small_store: Path, data: dict) -> 
         assert np.sum(group["sizes"]) == group["boxes"]
         assert 0 < np.max(group["places"]) <= group["boxes"]
     assert sum(group["dropped"][i] for group in data["groups"] for i in range(8)) > 0
+
+
+def test_inspect_has_a_line_for_each_class(small_store: Path, data: dict) -> None:
+    lines = describe_store(small_store)["classes"]
+    assert [(line["split"], line["class"]) for line in lines] == [("test", "Run"), ("train", "Run"), ("train", "Jump")]
+    for line, group in zip(lines, data["groups"], strict=True):
+        for name in ("videos", "tubes", "boxes", "clips"):
+            assert line[name] == group[name]
+        assert line["priors_a_tube"] == sum(group["layers"][0]) / group["covered"] > 1
+        assert line["without_fitting_prior"] == sum(group["overlap"][0][: OVERLAPS // 2]) / group["covered"]
+        assert line["dropped_by_views"] == sum(group["dropped"]) / sum(group["dropped"] + group["kept"])
+
+
+@pytest.mark.parametrize("damaged", ["targets/offsets/c/0", "videos.parquet"])
+def test_a_damaged_array_or_table_is_refused_by_name(small_store: Path, tmp_path: Path, damaged: str) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    file = store / "shards" / "train-00001" / damaged
+    content = bytearray(file.read_bytes())
+    content[20] ^= 64
+    file.write_bytes(content)
+    for look in (describe_store, report_data):
+        assert f"train-00001/{damaged} is damaged" in refusal(look, store)
 
 
 def test_strange_clips_have_reasons_and_pictures(small_store: Path, data: dict) -> None:
