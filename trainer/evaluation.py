@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.tables import boxes_of
 from trainer.data.reader import Store
 from trainer.data.resample import resample
@@ -199,6 +199,8 @@ def find_all(
         found = ranks.join(found)
     if ranks.rank != 0:
         return None
+    if folder is not None:
+        remove_unfinished(folder)
     for place, name in enumerate(video_ids):
         if place not in found:
             assert folder is not None
@@ -245,10 +247,4 @@ def metrics_of(evaluation: Evaluation, model: ActNet, store: Store, protocol: Pr
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

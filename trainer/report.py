@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.manifest import write_atomically
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
 from trainer.detections_file import Origin, read_findings
@@ -199,12 +199,8 @@ def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12)
     """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
     metrics, evaluation, store = read_evaluation(out, store_path)
     data = json.dumps(report_data(metrics, evaluation, store, videos), allow_nan=False).replace("<", "\\u003c")
-    page, unfinished = out / "report.html", out / f".report.{os.getpid()}"
-    try:
-        unfinished.write_text(PAGE.replace("@DATA@", data))
-        os.replace(unfinished, page)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    page = out / "report.html"
+    write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page
 
 
