@@ -1,4 +1,4 @@
-"""`python -m trainer.report OUT`: an evaluation as one HTML page that needs no network and no other file."""
+"""`python -m trainer.report FOLDER...`: an evaluation, or runs, as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
 from trainer.metrics.frame import RIGHT, BoxFindings, Detections, judge_frames
 from trainer.pictures import colour_of, draw_frame, shown_tubes
 from trainer.report_page import PAGE
+from trainer.run_record import is_run
+from trainer.run_report import write_run_report
 
 KINDS = {
     "AP": "#1a9850",
@@ -48,7 +50,9 @@ def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any],
         fields = metrics["protocol"]["fields"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{out} is not an evaluation", found=str(error), todo="give the --out of `python -m trainer.evaluate`"
+            f"{out} is not an evaluation, nor a run that has begun",
+            found=str(error),
+            todo="give the --out of `python -m trainer.evaluate`, or of `python -m trainer.run`",
         ) from error
     store = Store.open(store_path or Path(store_of["path"]), split if "," not in split else None)
     if store.content_digest != store_of["digest"]:
@@ -205,12 +209,32 @@ def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--store", "store_path", type=click.Path(path_type=Path), help="The store, if it was moved.")
-@click.option("--videos", default=12, show_default=True, help="Best and worst videos to show.")
-def cli(out: Path, store_path: Path | None, videos: int) -> None:
-    """Makes one HTML page of the evaluation in OUT: curves, errors, confusion, best and worst videos."""
-    print(f"report: {write_report(out, store_path, videos=videos)}")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option("--out", type=click.Path(path_type=Path), help="The page of runs. [default: report.html in the first]")
+@click.option("--store", "store_path", type=click.Path(path_type=Path), help="An evaluation's store, if it was moved.")
+@click.option("--videos", default=12, show_default=True, help="Best and worst videos of an evaluation to show.")
+def cli(folders: tuple[Path, ...], out: Path | None, store_path: Path | None, videos: int) -> None:
+    """Makes one HTML page of an evaluation, or of one or more training runs.
+
+    \b
+    python -m trainer.report out/run/checkpoints/evaluation-...   curves, errors, confusion, best and worst videos
+    python -m trainer.report out/run                              losses, rates, positives, validation, settings
+    python -m trainer.report out/seed0 out/seed1 --out runs.html  runs overlaid, with the spread over seeds
+    """
+    runs = [folder for folder in folders if is_run(folder)]
+    if not runs and len(folders) == 1:
+        page = write_report(folders[0], store_path, videos=videos)
+    elif len(runs) == len(folders):
+        page = write_run_report(folders, out or folders[0] / "report.html")
+    else:
+        strangers = ", ".join(str(folder) for folder in folders if folder not in runs)
+        raise InputError(
+            "several folders make one page only if all are runs",
+            found=strangers,
+            wanted="each the --out of trainer.run",
+            todo="leave these out; an evaluation has a page of its own",
+        )
+    print(f"report: {page}")
 
 
 def main() -> None:

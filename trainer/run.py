@@ -37,6 +37,7 @@ class Job:
     init: Path | None = None
     resume: bool = False
     profile: int = 0
+    preset: str = ""
 
 
 def train(job: Job, config: Config, ranks: Ranks) -> None:
@@ -56,6 +57,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
     from trainer.model import ActNet
     from trainer.model.initial import initialise, report
     from trainer.model.weights import load_weights
+    from trainer.run_record import write_record
     from trainer.stages import Clock, profile_steps
     from trainer.step import Learner, train_step
 
@@ -97,6 +99,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         log = Log(job.out, config, start, [Reading.of(values) for values in unlogged])
         with open(job.out / "weights.txt", "w") as file:
             report(origins, lambda line: print(line, file=file))
+        write_record(job, config, store, model, ranks)
     if ranks.first:
         print(
             f"training on {store.clips} clips of {store.path}, K = {meta.K}, {len(meta.classes)} classes, "
@@ -300,7 +303,7 @@ def cli(
     from trainer.distributed import join, leave, together
 
     started = time.monotonic()
-    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile)
+    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile, preset)
     ranks = join(device)
     with together(ranks):
         train(job, config, ranks)
