@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,6 +278,7 @@ def _settings(command: Any) -> Any:
     default=0,
     help="Time this many steps, stage by stage, and end. Trains nothing.",
 )
+@click.option("--quiet", is_flag=True, help="Print nothing: the log is in metrics.jsonl.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_settings
 def cli(
@@ -287,6 +290,7 @@ def cli(
     out: Path | None,
     resume: bool,
     profile: int,
+    quiet: bool,
     device: str,
     **settings: Any,
 ) -> None:
@@ -305,11 +309,12 @@ def cli(
     started = time.monotonic()
     job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile, preset)
     ranks = join(device)
-    with together(ranks):
-        train(job, config, ranks)
-    leave()
-    if ranks.first:
-        print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
+    with redirect_stdout(None if quiet else sys.stdout):
+        with together(ranks):
+            train(job, config, ranks)
+        leave()
+        if ranks.first:
+            print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
 
 
 def _milestones(text: str) -> tuple[int, ...]:
