@@ -7,7 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -317,13 +316,3 @@ def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
         )
     assert end.value.code == 2
     assert "act" in capsys.readouterr().err
-
-
-def test_ranks_that_take_the_longest_video_first_end_together(golden):
-    """Simulated on UCF101-24's test videos: 8 ranks, the next video to whoever is free; within 3 % of the bound."""
-    annotations = np.load(golden / "annots_index.npz")
-    lengths = np.sort(annotations["nframes"][annotations["is_test"]])[::-1]
-    busy = np.zeros(8)
-    for length in lengths:
-        busy[busy.argmin()] += length
-    assert busy.max() <= 1.03 * max(lengths.sum() / 8, lengths[0])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data_manifests.errors import InputError
+from data_manifests.prior_spec import ACT300
 from tests.browser import Browser
 from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
 from tests.trainer.memory_store import MemoryStore
@@ -67,6 +68,21 @@ def test_videos_are_the_worst_and_the_best(evaluated):
     _, evaluation, _ = read_evaluation(evaluated, None)
     scores = sorted(s for s in (video_score(evaluation, i) for i in range(len(LENGTHS))) if s is not None)
     assert [video["score"] for video in data["videos"]] == [scores[0], scores[-1]]
+
+
+def test_an_evaluation_that_found_nothing_has_a_page(evaluated, tmp_path, browser: Browser):
+    model, store = model_and_store()
+    with torch.no_grad():
+        for head, layer in zip(model.conf, ACT300.layers, strict=True):
+            head.bias.view(layer.priors_per_cell, -1)[:, 0] = 1e4
+    metrics = evaluate_store(model, store, device=torch.device("cpu"), out=tmp_path)
+    metrics["store"] |= {"path": "noise", "split": "test"}
+    metrics["checkpoint"] |= {"path": "last.pt", "step": 3}
+    write_json(tmp_path / "metrics.json", metrics)
+    browser.open(write_report(tmp_path))
+    assert browser.ask("document.querySelector('#big b').textContent") == "0.0"
+    assert browser.ask("document.querySelectorAll('#videos article').length") == len(LENGTHS) - 1
+    assert browser.complaints == []
 
 
 def test_what_is_no_evaluation_is_refused(evaluated, tmp_path, monkeypatch):
