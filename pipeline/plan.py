@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class Plan:
         clips: index of their clips, by row of `videos`.
         shards: by name, in order; those the store already has are not among them.
         skipped: videos that are not there, and the places looked at.
+        replanned: unfinished shards of an interrupted build that had videos which this build leaves out; what is left of
+            them is planned again.
     """
 
     settings: Settings
@@ -48,6 +52,13 @@ class Plan:
     clips: ClipIndex
     shards: dict[str, ShardRecord]
     skipped: dict[str, str]
+    replanned: dict[str, ShardRecord] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Videos that an interrupted build was to build and this one is not, other than those that are not there."""
+        planned = {video_id for record in self.replanned.values() for video_id in record.videos}
+        return sorted(planned - set(self.videos["video_id"].to_pylist()) - self.skipped.keys())
 
     @property
     def bytes(self) -> int:
@@ -191,8 +202,11 @@ def make_plan(
             wanted="videos at " + " or ".join(card.video_places),
             todo="put them there, or check --root, --split and --train-list",
         )
-    taken = {video_id for record in present.shards.values() for video_id in record.videos} if present else set()
-    shards = _lay_out(videos, taken, present.shards if present else {})
+    kept = present.shards if present else {}
+    replanned = _replanned(kept, set(videos["video_id"].to_pylist()), {split} if split else {"train", "test"})
+    kept = {name: record for name, record in kept.items() if name not in replanned}
+    taken = {video_id for record in kept.values() for video_id in record.videos}
+    shards = _lay_out(videos, taken, kept)
     return Plan(
         settings,
         annotations,
@@ -200,6 +214,7 @@ def make_plan(
         index_clips(videos, annotations.tubes, settings.K, settings.stride),
         shards,
         skipped,
+        replanned,
     )
 
 
@@ -221,15 +236,25 @@ def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple
     return videos.filter(pc.not_equal(videos["path"], "")), skipped
 
 
+def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:
+    """All unfinished shards of the splits, if one of them has a video that is not at hand; else none."""
+    unfinished = {name: record for name, record in present.items() if record.files is None and record.split in splits}
+    complete = all(at_hand.issuperset(record.videos) for record in unfinished.values())
+    return {} if complete else unfinished
+
+
 def _lay_out(videos: pa.Table, taken: set[str], present: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
     shards: dict[str, ShardRecord] = {}
     rows = zip(videos["video_id"].to_pylist(), videos["split"].to_pylist(), videos["frames"].to_pylist(), strict=True)
     filling: dict[str, tuple[list[str], int]] = {}
-    number = {split: sum(record.split == split for record in present.values()) for split in ("train", "test")}
+
+    def free(split: str) -> Iterator[str]:
+        return (name for number in itertools.count() if (name := f"{split}-{number:05d}") not in present)
+
+    names = {split: free(split) for split in ("train", "test")}
 
     def close(split: str) -> None:
-        shards[f"{split}-{number[split]:05d}"] = ShardRecord(split, tuple(filling.pop(split)[0]))
-        number[split] += 1
+        shards[next(names[split])] = ShardRecord(split, tuple(filling.pop(split)[0]))
 
     for video_id, split, frames in rows:
         if video_id in taken:

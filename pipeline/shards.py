@@ -110,8 +110,10 @@ def build_shard(job: ShardJob) -> BuiltShard:
     making.mkdir(parents=True)
     try:
         return BuiltShard(job.name, _ShardWriter(job, making).write(), making)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(job.store)  # a full disk names no file
         raise
 
 

@@ -72,6 +72,10 @@ def print_report(report: BuildReport, store: Path) -> None:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
         for video_id in report.skipped:
             print(f"  {video_id}")
+    if report.left_out:
+        print(f"left out {len(report.left_out):,} videos that an interrupted build was to build and this one was not:")
+        for video_id in report.left_out:
+            print(f"  {video_id}")
 
 
 def print_store(described: dict[str, Any]) -> None:
