@@ -13,7 +13,7 @@ from data_manifests.manifest import is_unfinished, remove_unfinished, write_atom
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file.json"
     write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         write_atomically(path, b"new")
     assert [(one.name, one.read_bytes()) for one in path.parent.iterdir()] == [("file.json", b"old")]
