@@ -18,7 +18,7 @@ color:var(--mark)}:focus-visible{outline:2px solid var(--mark);outline-offset:2p
 .videos{display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:.8rem}.videos article{background:var(--card);
 border:1px solid var(--line);border-radius:8px;padding:.6rem}.strip{width:100%;aspect-ratio:4/3;background-size:cover}
 .play{display:flex;gap:.5rem;align-items:center;margin:.4rem 0}.play input{flex:1;min-width:0;padding:0}
-.cm td{min-width:2.6rem}
+.cm td{min-width:2.6rem}#errors td{white-space:nowrap}
 """
 """Shared with the page of runs."""
 

@@ -121,5 +121,6 @@ def test_the_page_works_in_a_browser(browser: Browser, evaluated, width, dark):
     assert browser.ask("document.activeElement.type") == "range"
     assert browser.ask("document.querySelector('.strip').style.backgroundPosition") == "100% 0px"
     assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert browser.ask("Math.max(...[...document.querySelectorAll('tr')].map(e => e.clientHeight))") < 80, "on one line"
     assert browser.too_faint() == []
     assert browser.complaints == []
