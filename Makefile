@@ -30,8 +30,9 @@ PICTURE := $(DEMO)/evaluation-K6/pictures/Rise-v_Rise_test_014.png
 picture: $(PICTURE)
 	$(BIN)/python -c "from PIL import Image; Image.open('$(PICTURE)').save('demo.jpg', quality=80, optimize=True)"
 
+# two processes of one thread each: more threads than cores only wait for one another
 test: install
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
