@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from jaxtyping import UInt8
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
 from trainer.data.batch import Batch
 from trainer.data.order import sample_at
-from trainer.data.reader import Sample, Store
+from trainer.data.reader import Store, Targets
 from trainer.data.resample import resample
-
-Resampled = tuple[np.ndarray, Sample]
 
 
 class Loader:
@@ -69,9 +69,9 @@ class Loader:
             )
         self._order = _Order(global_batch, rank, ranks, start, parts)
         self._batches = DataLoader(
-            _Views(opened, split, seed),
-            batch_sampler=self._order,
-            collate_fn=collate,
+            _Batches(opened, split, seed),
+            sampler=self._order,
+            batch_size=None,  # an item is a whole batch: its pixels are written where they travel, and never copied
             generator=torch.Generator(),  # its own: reading leaves the run's random state alone
             num_workers=workers,
             pin_memory=pin,
@@ -128,8 +128,8 @@ class _Order(Sampler[list[int]]):
                 yield list(range(at, at + self.part))
 
 
-class _Views(Dataset[Resampled | InputError]):
-    """Position to a clip's resampled view. Each process opens the store for itself, and must find the same one."""
+class _Batches(Dataset[Batch | InputError]):
+    """Positions to a batch of views. Each process opens the store for itself, and must find the same one."""
 
     def __init__(self, store: Store, split: str, seed: int) -> None:
         self.path, self.split, self.seed = store.path, split, seed
@@ -139,15 +139,22 @@ class _Views(Dataset[Resampled | InputError]):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_store": None}
 
-    def __getitem__(self, position: int) -> Resampled | InputError:
+    def __getitem__(self, positions: list[int]) -> Batch | InputError:
         try:
             store = self._store = self._store or self._open()
-            place = sample_at(self.seed, position, store.clips, store.meta.views)
-            sample = store.sample(place.clip, place.view)
+            frames = _pixels(len(positions), store.meta.K, store.meta.image_size)
+            pairs = zip(positions, frames.numpy(), strict=True)
+            clips, targets = zip(*(self._read(store, position, views) for position, views in pairs), strict=True)
         except InputError as error:  # carried home as a value: a worker's traceback helps nobody
             return error
-        size = store.meta.image_size
-        return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
+        return _batch(frames, targets, clips)
+
+    def _read(self, store: Store, position: int, views: np.ndarray) -> tuple[tuple[str, int, int], Targets]:
+        """Writes one clip's pixels, and returns its name and targets: native frames are let go at once."""
+        place = sample_at(self.seed, position, store.clips, store.meta.views)
+        sample = store.sample(place.clip, place.view)
+        resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size, into=views)
+        return (sample.video_id, sample.first_frame, sample.view), sample.targets
 
     def _open(self) -> Store:
         store = Store.open(self.path, self.split)
@@ -164,32 +171,38 @@ def _single_threaded(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def collate(resampled: Sequence[Resampled | InputError]) -> Batch | InputError:
-    """A batch of views and their targets, or the first error among them."""
-    views: list[Resampled] = []
-    for item in resampled:
-        if isinstance(item, InputError):
-            return item
-        views.append(item)
-    samples = [sample for _, sample in views]
-    counts = [int((sample.targets.label != IGNORED).sum()) for sample in samples]
-    ignored = [len(sample.targets.label) - count for sample, count in zip(samples, counts, strict=True)]
+def _pixels(clips: int, K: int, size: int) -> UInt8[torch.Tensor, "clips K size size 3"]:
+    """Memory for a batch's pixels; in a worker such as it shares with the process that asked."""
+    shape = (clips, K, size, size, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+    return torch.empty(0, dtype=torch.uint8).set_(shared).reshape(shape)
+
+
+def _batch(
+    frames: UInt8[torch.Tensor, "clips K size size 3"],
+    targets: tuple[Targets, ...],
+    clips: tuple[tuple[str, int, int], ...],
+) -> Batch:
+    """A batch of these pixels with their targets; `clips` names them."""
+    counts = [int((one.label != IGNORED).sum()) for one in targets]
+    ignored = [len(one.label) - count for one, count in zip(targets, counts, strict=True)]
 
     def positive(name: str, dtype: type) -> torch.Tensor:
-        parts = [getattr(s.targets, name)[:n] for s, n in zip(samples, counts, strict=True)]
+        parts = [getattr(one, name)[:count] for one, count in zip(targets, counts, strict=True)]
         return torch.from_numpy(np.concatenate(parts).astype(dtype))
 
-    places = np.arange(len(samples))
+    places = np.arange(len(clips))
+    not_mined = np.concatenate([one.prior[count:] for one, count in zip(targets, counts, strict=True)])
     return Batch(
-        frames=torch.from_numpy(np.stack([frames for frames, _ in views])),
+        frames=frames,
         sample=torch.from_numpy(np.repeat(places, counts)),
         prior=positive("prior", np.int64),
         label=positive("label", np.int64),
         loc=positive("loc", np.float32),
         ignored_sample=torch.from_numpy(np.repeat(places, ignored)),
-        ignored_prior=torch.from_numpy(
-            np.concatenate([s.targets.prior[n:] for s, n in zip(samples, counts, strict=True)]).astype(np.int64)
-        ),
+        ignored_prior=torch.from_numpy(not_mined.astype(np.int64)),
         positives=tuple(counts),
-        clips=tuple((s.video_id, s.first_frame, s.view) for s in samples),
+        clips=clips,
     )

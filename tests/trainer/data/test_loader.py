@@ -107,7 +107,7 @@ def test_the_runs_random_state_is_left_alone(small_store: Path) -> None:
 
 
 def test_a_worker_gets_the_place_of_the_store_and_no_more(small_store: Path) -> None:
-    views = loader_module._Views(Store.open(small_store, "train"), "train", 0)
+    views = loader_module._Batches(Store.open(small_store, "train"), "train", 0)
     assert len(pickle.dumps(views)) < 2000
 
 
@@ -125,12 +125,12 @@ def test_damage_ends_the_run_with_the_clips_name(small_store: Path, tmp_path: Pa
 
 
 def test_a_store_that_changed_since_the_run_began(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    views = loader_module._Views(Store.open(small_store, "train"), "train", 0)
+    views = loader_module._Batches(Store.open(small_store, "train"), "train", 0)
     there = pickle.loads(pickle.dumps(views))
-    assert not isinstance(there[0], InputError)
+    assert not isinstance(there[[0]], InputError)
     there = pickle.loads(pickle.dumps(views))
     there.digest = "of the store as it was"
-    assert "changed while it was opened" in str(there[0])
+    assert "changed while it was opened" in str(there[[0]])
 
 
 def test_a_killed_worker_ends_the_run(small_store: Path) -> None:
