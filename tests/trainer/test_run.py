@@ -302,6 +302,27 @@ def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path:
     assert ended.stderr.count("Traceback") <= 1  # torchrun's own
 
 
+def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: Path) -> None:
+    """As Ctrl-C in a terminal and a scheduler's stop do: workers leave it to the run."""
+    running = {
+        sent: subprocess.Popen(
+            _command(tiny_store, tmp_path / sent.name, iterations=10_000, log_every=1, workers=1),
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )
+        for sent in (signal.SIGINT, signal.SIGTERM)
+    }  # fmt: skip
+    for sent, process in running.items():
+        assert process.stdout is not None
+        while "step" not in process.stdout.readline().partition(" clips of ")[0]:
+            assert process.poll() is None
+        os.killpg(process.pid, sent)
+    interrupted, stopped = ((*process.communicate(), process.returncode) for process in running.values())
+    assert "interrupted" in interrupted[1]
+    assert "asked to stop: saved after step" in stopped[0]
+    assert (interrupted[2], stopped[2]) == (130, 0)
+    assert "Traceback" not in interrupted[1] + stopped[1]
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
     running = subprocess.Popen(_command(tiny_store, tmp_path, ema=0.9), cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (tmp_path / "checkpoints/step-00000003.pt").exists():
