@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import simplejpeg
 from jaxtyping import Integer
 
 from data_manifests.errors import InputError
@@ -33,7 +30,8 @@ from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync
 from data_manifests.tables import TUBES, VIDEOS, box_column
 from pipeline.arrays import RowStream, write_groups
 from pipeline.clips import valid_clips
-from pipeline.frames import Frame, FrameSource, open_frames
+from pipeline.damage import DamagedVideo
+from pipeline.decoding import STRICT, Decoding, Request, StoredFrame, stored_frames
 from pipeline.matching import MatchRule, PriorGrid, prior_grid
 from pipeline.reconcile import Decoded, Tube, reconcile
 from pipeline.targets import ViewTargets, video_targets
@@ -67,6 +65,7 @@ class ShardJob:
         settings: of the store.
         box_size: width and height that the annotated boxes were drawn in.
         videos: in order.
+        decoding: what becomes of awkward ones.
     """
 
     name: str
@@ -76,6 +75,7 @@ class ShardJob:
     settings: Settings
     box_size: tuple[int, int]
     videos: tuple[VideoJob, ...]
+    decoding: Decoding = STRICT
 
     @property
     def annotations_digest(self) -> str:
@@ -192,32 +192,30 @@ class _ShardWriter:
         self.notes.append(note)
 
     def _add_frames(self, video: VideoJob) -> Decoded:
-        settings, stream = self.job.settings, self.streams["frames/bytes"]
+        settings, stream, decoding = self.job.settings, self.streams["frames/bytes"], self.job.decoding
         row = self.streams["frames/crc32c"].rows
-        shape: tuple[int, ...] | None = None
+        path, keep = self.job.root / video.path, decoding.damaged == "keep"
+        request = Request(video.video_id, path, settings.frames, settings.max_side, keep)
+        frame: StoredFrame | None = None
         ends: list[int] = []
         crcs: list[int] = []
-        source = open_frames(self.job.root / video.path)
-        for frame in _shrunk(source, settings.max_side):
-            if shape is not None and frame.shape != shape:
-                raise InputError(
-                    f"video {video.video_id} changes its frame size at frame {len(ends)}",
-                    found=f"{frame.shape[1]} x {frame.shape[0]}",
-                    wanted=f"{shape[1]} x {shape[0]}",
-                    todo="replace the file, or take the video out of the lists",
-                )
-            shape = frame.shape
-            encoded = encode_frame(frame, settings.frames)
-            stream.append_bytes(encoded)
-            crcs.append(frame_crc32c(self.job.name, row + len(crcs), encoded))
-            ends.append(stream.rows)
-        if shape is None:
+        damaged = False
+        try:
+            for frame in stored_frames(request, decoding.limit):
+                stream.append_bytes(frame.content)
+                crcs.append(frame_crc32c(self.job.name, row + len(crcs), frame.content))
+                ends.append(stream.rows)
+        except DamagedVideo:
+            damaged = True
+            if not keep or frame is None:
+                raise
+        if frame is None:
             raise InputError(
                 f"video {video.video_id} has no frames", todo="replace the file, or take the video out of the lists"
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        return Decoded(len(ends), shape[1], shape[0], source.decoder)
+        return Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged)
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:
         settings = self.job.settings
@@ -283,23 +281,3 @@ class _ShardWriter:
         ]
         pq.write_table(pa.Table.from_pylist(self.videos, VIDEOS), self.folder / "videos.parquet")
         pq.write_table(pa.Table.from_arrays(columns, schema=TUBES), self.folder / "tubes.parquet")
-
-
-def _shrunk(source: FrameSource, max_side: int | None) -> Iterator[Frame]:
-    for frame in source:
-        longer = max(frame.shape[:2])
-        if max_side is not None and longer > max_side:
-            size = tuple(max(1, round(side * max_side / longer)) for side in frame.shape[1::-1])
-            yield cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        else:
-            yield frame
-
-
-def encode_frame(frame: Frame, codec: str) -> bytes:
-    """A frame's stored bytes: a JPEG (4:2:0), or the RGB bytes themselves."""
-    if codec == "raw":
-        return frame.tobytes()
-    quality = int(codec.removeprefix("jpeg:"))
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
-    )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data_manifests.card import Card
 from pipeline.build import build
+from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
 from pipeline.jobs import _start_worker
 from pipeline.plan import Plan
-from pipeline.shards import encode_frame
 from tests.benchmarks.harness import Row, compare_all
 from tests.benchmarks.real_store import plan_real, real_root
 

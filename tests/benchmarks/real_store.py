@@ -29,9 +29,13 @@ def plan_real(root: Path, every: int, per_shard: int) -> Callable[..., tuple[Pla
     """Plans of every so-many-th video, in shards of `per_shard` videos; called with the settings that are not defaults."""
     card = load_card("ucf101")
     whole = make_plan(card, root, plain_settings(card), missing="skip")
-    chosen = whole.videos["video_id"].to_pylist()[::every]
-    parts = (chosen[at : at + per_shard] for at in range(0, len(chosen), per_shard))
-    shards = {f"train-{number:05d}": ShardRecord("train", tuple(part)) for number, part in enumerate(parts)}
+    rows = whole.videos.to_pylist()[::every]
+    chosen = [row["video_id"] for row in rows]
+    shards = {}
+    for split in ("train", "test"):
+        ids = [row["video_id"] for row in rows if row["split"] == split]
+        for number, at in enumerate(range(0, len(ids), per_shard)):
+            shards[f"{split}-{number:05d}"] = ShardRecord(split, tuple(ids[at : at + per_shard]))
     tubes = whole.annotations.tubes
     tubes = tubes.filter(pc.is_in(tubes["video_id"], pa.array(chosen)))
     small = replace(whole, shards=shards, skipped={}, annotations=replace(whole.annotations, tubes=tubes))

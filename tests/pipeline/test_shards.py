@@ -12,9 +12,9 @@ import zarr
 
 from data_manifests.layout import ARRAYS
 from data_manifests.manifest import load_manifest
-from pipeline import shards
+from pipeline import decoding, shards
+from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
-from pipeline.shards import encode_frame
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import FRAMES_PER_SHARD, SHARDS, VIDEOS, VIEWS, K, build_small, refusal, tree
 
@@ -119,10 +119,10 @@ def test_frames_that_change_their_size(tmp_path: Path, monkeypatch: pytest.Monke
     write_own(tmp_path / "d", tube_rows("Run/a", 1, 6))
     write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(8))
 
-    def changing(source: object, max_side: object) -> list[np.ndarray]:
+    def changing(path: Path, *, whole: bool) -> list[np.ndarray]:
         return [*moving_square(4), *moving_square(4, width=80)]
 
-    monkeypatch.setattr(shards, "_shrunk", changing)
+    monkeypatch.setattr(decoding, "open_frames", changing)
     message = refusal(build_small, tmp_path / "d", tmp_path / "s")
     assert "Run/a changes its frame size at frame 4" in message
     assert "80 x 48" in message
