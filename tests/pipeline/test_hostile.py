@@ -100,7 +100,8 @@ def test_a_video_whose_header_tells_of_huge_frames(tmp_path: Path, side: int) ->
     path.write_bytes(content)
     before = peak_memory()
     message = refusal(lambda: list(open_frames(path)))
-    assert f"frames of {side} x {side} are refused" in message or "bomb.avi does not open as a video" in message
+    assert "bomb.avi" in message
+    assert side > 8001 or f"frames of {side} x {side} are refused" in message
     assert peak_memory() - before < 200e6
 
 

@@ -1,7 +1,8 @@
 """A shard's arrays against the videos and the targets they come from; and that it opens without this project."""
 
+import importlib.metadata
 import subprocess
-import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import zarr
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from data_manifests.layout import ARRAYS
 from data_manifests.manifest import load_manifest
@@ -130,9 +133,9 @@ def test_frames_that_change_their_size(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 STRANGER = """
-import io, sys
-for name in ("data_manifests", "pipeline", "trainer"):
-    sys.modules[name] = None  # importing it fails
+import importlib.util, io, sys
+for name in ("data_manifests", "pipeline", "trainer", "torch", "av", "cv2", "simplejpeg"):
+    assert importlib.util.find_spec(name) is None, name
 import numpy as np, zarr, pyarrow.parquet as pq
 from PIL import Image
 store, video_id, frame = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -163,8 +166,30 @@ print(image.shape, image.mean())
 """
 
 
+def plain_environment(folder: Path, *wanted: str) -> Path:
+    """The Python of a virtual environment that has these distributions, what they need, and nothing else."""
+    venv.create(folder, with_pip=False)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    here = {canonicalize_name(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+    needed, open_ones = set(), [canonicalize_name(name) for name in wanted]
+    while open_ones:
+        name = open_ones.pop()
+        if name not in needed:
+            needed.add(name)
+            required = map(Requirement, here[name].requires or ())
+            open_ones += [
+                canonicalize_name(r.name) for r in required if not r.marker or r.marker.evaluate({"extra": ""})
+            ]
+    for name in needed:
+        for top in {file.parts[0] for file in here[name].files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(here[name].locate_file(top))
+    return folder / "bin" / "python"
+
+
 def test_opens_with_zarr_and_pyarrow_alone(small_root: Path, small_store: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STRANGER, str(small_store), "Run/v_0", "3"]
+    python = plain_environment(tmp_path / "venv", "zarr", "pyarrow", "pillow")
+    command = [python, "-I", "-c", STRANGER, str(small_store), "Run/v_0", "3"]
     out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
     frames = list(open_frames(small_root / "videos" / "Run" / "v_0.avi"))
