@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.help import GroupedCommand, program_name
 
 if TYPE_CHECKING:
     from pipeline.plan import Plan
 
 _HERE = click.Path(path_type=Path)
+_GROUPS = {
+    "What to build": ("dataset", "root", "store", "split", "train_list", "missing", "damaged", "decode_limit"),
+    "Clips and views": ("K", "stride", "views", "seed", "frames", "max_side"),
+    "Matching": ("positive_overlap", "negative_overlap"),
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -22,6 +28,7 @@ def cli() -> None:
     """Turns annotated videos into a store of frames and encoded targets, once, offline.
 
     \b
+    python -m pipeline card    --from my
     python -m pipeline plan    --dataset ucf101 --root ~/ucf101
     python -m pipeline build   --dataset ucf101 --root ~/ucf101 --store stores/ucf101
     python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --png clip.png
@@ -79,11 +86,47 @@ def _how_to_decode(command: Any) -> Any:
 
 
 @cli.command()
+@click.option("--from", "root", required=True, type=_HERE, help="Folder of the videos and annotations.")
+@click.option("--annotations", type=_HERE, help="Which annotations, where there are several below it.")
+@click.option("--out", type=_HERE, help="Where to write the card. [default: card.toml in that folder]")
+def card(root: Path, annotations: Path | None, out: Path | None) -> None:
+    """Drafts a card of your own dataset by looking: classes, videos, sizes, what the numbers seem to mean.
+
+    \b
+    python -m pipeline card --from my
+    python -m pipeline plan --dataset my/card.toml --root my
+    """
+    from data_manifests.card import load_card
+    from pipeline.annotations import read_annotations
+    from pipeline.draft import draft_card
+
+    place = out or root / "card.toml"
+    if place.exists():
+        raise InputError(f"{place} is there already", wanted="a new file", todo="choose another --out, or remove it")
+    text = draft_card(root, annotations)
+    place.write_text(text, encoding="utf-8")
+    checks = text.count("CHECK:")
+    click.echo(f"drafted {place}" + (f": look at {checks} CHECK in it" if checks else ""))
+    try:
+        read = read_annotations(load_card(str(place)), root)
+    except InputError as error:
+        raise InputError(
+            "the annotations do not read by that card yet", found=str(error), todo=f"mend {place} or the annotations"
+        ) from error
+    click.echo(f"it reads {read.videos.num_rows:,} videos with {read.tubes.num_rows:,} tubes: go on with plan")
+
+
+@cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--workers", default=0, help="Processes the time is estimated for. [default: all cores]")
 def plan(as_json: bool, workers: int, **options: Any) -> None:
-    """Says what a build would make, from annotations and lists only: no video need be there."""
+    """Says what a build would make, from annotations and lists only: no video need be there.
+
+    \b
+    python -m pipeline plan --dataset ucf101 --root ~/ucf101
+    python -m pipeline plan --dataset my/card.toml --root my --views 4 --json
+    """
     from pipeline.summary import print_plan
 
     workers = workers or _cores()
@@ -94,14 +137,19 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
         print_plan(planned, workers)
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
 @click.option("--store", required=True, type=_HERE, help="Folder of the store.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @_how_to_decode
 def build(store: Path, workers: int, quiet: bool, damaged: str, decode_limit: float, **options: Any) -> None:
-    """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there."""
+    """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there.
+
+    \b
+    python -m pipeline build --dataset ucf101 --root ~/ucf101 --store stores/ucf101
+    python -m pipeline build --dataset my/card.toml --root my --store stores/my --missing skip
+    """
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
     from pipeline.decoding import Decoding
@@ -155,7 +203,12 @@ def verify(
     damaged: str,
     decode_limit: float,
 ) -> None:
-    """Says what is wrong in a store, down to the row; repairs it from the source."""
+    """Says what is wrong in a store, down to the row; repairs it from the source.
+
+    \b
+    python -m pipeline verify stores/ucf101 --deep
+    python -m pipeline verify stores/ucf101 --repair --dataset ucf101 --root ~/ucf101
+    """
     from data_manifests.card import load_card
     from pipeline.decoding import Decoding
     from pipeline.verify import repair
@@ -191,7 +244,7 @@ def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any =
 
     card = load_card(options["dataset"])
     root = options["root"]
-    if card.name == "demo":
+    if options["dataset"] == "demo":
         from pipeline.demo import make_demo
 
         root = root or Path("data/demo")
@@ -246,7 +299,7 @@ def _cores() -> int:
 
 def main() -> None:
     """Console entry point."""
-    run_command_line(lambda: cli.main(prog_name="python -m pipeline", standalone_mode=False))
+    run_command_line(lambda: cli.main(prog_name=program_name("pipeline"), standalone_mode=False))
 
 
 if __name__ == "__main__":

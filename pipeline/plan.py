@@ -24,6 +24,8 @@ FRAMES_PER_SHARD = 4096
 
 BYTES_PER_PIXEL = {"jpeg": 0.245, "raw": 3.0}
 """Of a stored frame: measured on the 65 real videos at quality 95."""
+ASSUMED_SIZE = (320, 240)
+"""Of videos whose annotations do not say their frames' size, for the estimate of the size."""
 BYTES_PER_VIEW = 960.0
 """Of a stored view with its targets at K = 6: measured on UCF101-24's annotations."""
 FRAMES_PER_SECOND = 900.0
@@ -64,7 +66,11 @@ class Plan:
     def bytes(self) -> int:
         """Estimated size of the store."""
         codec = self.settings.frames.split(":")[0]
-        pixels = self.videos["width"].to_numpy().astype(np.int64) * self.videos["height"].to_numpy()
+        sides = zip(("width", "height"), ASSUMED_SIZE, strict=True)
+        width, height = (
+            pc.fill_null(self.videos[side], assumed).to_numpy().astype(np.int64) for side, assumed in sides
+        )
+        pixels = width * height
         frames = float((pixels * self.videos["frames"].to_numpy()).sum()) * BYTES_PER_PIXEL[codec]
         views = len(self.clips.video) * (1 + self.settings.views)
         return int(frames + views * BYTES_PER_VIEW * (8 + 16 * self.settings.K) / 104)
@@ -143,7 +149,12 @@ class Plan:
             "settings_digest": self.settings.digest,
             **{f"{split}_videos": self.counts(split) for split in splits},
             "shards": len(self.shards),
-            "estimate": {"bytes": self.bytes, "seconds": round(self.seconds(workers), 1), "workers": workers},
+            "estimate": {
+                "bytes": self.bytes,
+                "seconds": round(self.seconds(workers), 1),
+                "workers": workers,
+                "videos_of_unknown_size": self.videos["width"].null_count,
+            },
             "oddities": [
                 {"rule": o.rule, "meaning": o.meaning, "count": o.count, "examples": list(o.examples)}
                 for o in self.annotations.oddities

@@ -45,11 +45,17 @@ _TARGETS = ("prior", "label", "tube", "overlap", "loc")
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video of a shard: where it lies, and what its annotations say."""
+    """One video of a shard: where it lies, and what its annotations say.
+
+    Args:
+        annotated_frames: None where the annotation format does not count them.
+        box_size: width and height that the boxes were drawn in; None: the video's own.
+    """
 
     video_id: str
     path: str
     annotated_frames: int | None
+    box_size: tuple[int, int] | None
     tubes: tuple[Tube, ...]
 
 
@@ -63,7 +69,6 @@ class ShardJob:
         root: of the dataset, on the worker's machine.
         store: where the shard is to be.
         settings: of the store.
-        box_size: width and height that the annotated boxes were drawn in.
         videos: in order.
         decoding: what becomes of awkward ones.
     """
@@ -73,7 +78,6 @@ class ShardJob:
     root: Path
     store: Path
     settings: Settings
-    box_size: tuple[int, int]
     videos: tuple[VideoJob, ...]
     decoding: Decoding = STRICT
 
@@ -88,7 +92,8 @@ class ShardJob:
             )
             for video in self.videos
         ]
-        return digest([self.split, self.box_size, videos])
+        sizes = [video.box_size for video in self.videos]
+        return digest([self.split, sizes[0] if len(set(sizes)) == 1 else sizes, videos])
 
 
 @dataclass(frozen=True)
@@ -176,13 +181,13 @@ class _ShardWriter:
 
     def _add_video(self, video: VideoJob, grid: PriorGrid) -> None:
         first_row = self.streams["frames/crc32c"].rows
-        decoded = self._add_frames(video)
+        decoded, native = self._add_frames(video)
         tubes, rules = reconcile(
             video.video_id,
             list(video.tubes),
             decoded,
             annotated_frames=video.annotated_frames,
-            box_size=self.job.box_size,
+            box_size=video.box_size or native,
         )
         self._add_clips(video.video_id, decoded, tubes, first_row, grid)
         self.tubes += [(video.video_id, tube) for tube in tubes]
@@ -191,7 +196,8 @@ class _ShardWriter:
         note = {"video_id": video.video_id, "first_row": first_row, "decoder": decoded.decoder, "rules": list(rules)}
         self.notes.append(note)
 
-    def _add_frames(self, video: VideoJob) -> Decoded:
+    def _add_frames(self, video: VideoJob) -> tuple[Decoded, tuple[int, int]]:
+        """What was stored, and the file's own width and height."""
         settings, stream, decoding = self.job.settings, self.streams["frames/bytes"], self.job.decoding
         row = self.streams["frames/crc32c"].rows
         path, keep = self.job.root / video.path, decoding.damaged == "keep"
@@ -215,7 +221,8 @@ class _ShardWriter:
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        return Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged)
+        decoded = Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged)
+        return decoded, frame.native
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:
         settings = self.job.settings
