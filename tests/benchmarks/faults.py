@@ -298,6 +298,7 @@ def _build(root: Path, store: Path, workers: int) -> None:
         suppress(InputError),  # one of its workers was killed
         ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_worker) as pool,
     ):
+        pool.submit(os.getpid).result()  # forks them before the lock is taken, which they would hold on to
         build_small(root, store, executor=pool)
 
 
