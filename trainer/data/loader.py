@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from trainer.data.batch import Batch
 from trainer.data.order import sample_at
 from trainer.data.reader import Store, Targets
 from trainer.data.resample import resample
+
+READ_AHEAD = 4
+"""Batches that each worker has read before they are asked for."""
 
 
 class Loader:
@@ -74,13 +78,13 @@ class Loader:
         self._batches = DataLoader(
             _Batches(opened, split, seed),
             sampler=self._order,
-            batch_size=None,  # an item is a whole batch: its pixels are written where they travel, and never copied
+            batch_size=None,  # an item is a whole batch: its pixels are written where they travel
             generator=torch.Generator(),  # its own: reading leaves the run's random state alone
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=READ_AHEAD if workers else None,
             worker_init_fn=_start_worker,
         )
 
@@ -96,7 +100,7 @@ class Loader:
                 batch = next(batches)
                 if isinstance(batch, InputError):
                     raise batch
-                yield batch
+                yield replace(batch, frames=batch.frames.clone()) if batch.frames.is_shared() else batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -138,6 +142,7 @@ class _Batches(Dataset[Batch | InputError]):
         self.path, self.split, self.seed = store.path, split, seed
         self.digest = store.content_digest
         self._store: Store | None = store
+        self._slots: Iterator[torch.Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_store": None}
@@ -145,7 +150,7 @@ class _Batches(Dataset[Batch | InputError]):
     def __getitem__(self, positions: list[int]) -> Batch | InputError:
         try:
             store = self._store = self._store or self._open()
-            frames = _pixels(len(positions), store.meta.K, store.meta.image_size)
+            frames = self._pixels((len(positions), store.meta.K, store.meta.image_size, store.meta.image_size, 3))
             pairs = zip(positions, frames.numpy(), strict=True)
             clips, targets = zip(*(self._read(store, position, views) for position, views in pairs), strict=True)
         except InputError as error:  # carried home as a value: a worker's traceback helps nobody
@@ -158,6 +163,19 @@ class _Batches(Dataset[Batch | InputError]):
         sample = store.sample(place.clip, place.view)
         resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size, into=views)
         return (sample.video_id, sample.first_frame, sample.view), sample.targets
+
+    def _pixels(self, shape: tuple[int, ...]) -> UInt8[torch.Tensor, "clips K size size 3"]:
+        """Memory for a batch's pixels.
+
+        In a worker it is one of a few slots shared with the run, by turns: to get new shared memory for each batch takes
+        a third of the time of reading it. A slot's turn comes when `READ_AHEAD` + 1 later batches were asked for, which
+        is after its own was handed over: pinned, or copied by `Loader`.
+        """
+        if get_worker_info() is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        if self._slots is None:
+            self._slots = itertools.cycle([_shared(shape) for _ in range(READ_AHEAD + 2)])
+        return next(self._slots)
 
     def _open(self) -> Store:
         store = Store.open(self.path, self.split)
@@ -184,13 +202,9 @@ def _end_workers() -> None:
         process.kill()
 
 
-def _pixels(clips: int, K: int, size: int) -> UInt8[torch.Tensor, "clips K size size 3"]:
-    """Memory for a batch's pixels; in a worker such as it shares with the process that asked."""
-    shape = (clips, K, size, size, 3)
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
-    return torch.empty(0, dtype=torch.uint8).set_(shared).reshape(shape)
+def _shared(shape: tuple[int, ...]) -> UInt8[torch.Tensor, "clips K size size 3"]:
+    storage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+    return torch.empty(0, dtype=torch.uint8).set_(storage).reshape(shape)
 
 
 def _batch(

@@ -100,6 +100,14 @@ def test_a_store_without_clips(tmp_path: Path) -> None:
     assert "have no clip" in refusal(take, tmp_path / "s", 1)
 
 
+def test_batches_that_are_kept_stay_as_they_were(small_store: Path) -> None:
+    """More than a worker has slots for."""
+    steps = 2 * (loader_module.READ_AHEAD + 2) + 1
+    for ours, theirs in zip(take(small_store, steps), take(small_store, steps, workers=1), strict=True):
+        assert ours.clips == theirs.clips
+        assert torch.equal(ours.frames, theirs.frames)
+
+
 def test_the_runs_random_state_is_left_alone(small_store: Path) -> None:
     before = torch.get_rng_state()
     take(small_store, 2)
