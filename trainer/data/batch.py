@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
@@ -43,16 +41,6 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's DataLoader calls this."""
         return self._map(Tensor.pin_memory)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Only the pixels travel in shared memory: a tensor there costs a connection, a millisecond a piece."""
-        small = {k: v.numpy() for k, v in vars(self).items() if isinstance(v, Tensor) and k != "frames"}
-        return {**vars(self), **small}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The inverse."""
-        small = {k: torch.from_numpy(v) for k, v in state.items() if isinstance(v, np.ndarray)}
-        self.__dict__.update({**state, **small})
 
     def _map(self, change) -> Batch:  # type: ignore[no-untyped-def]
         values = (getattr(self, field.name) for field in fields(self))

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import math
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
 from trainer.data.batch import Batch
 from trainer.data.order import sample_at
-from trainer.data.reader import Store, Targets
+from trainer.data.reader import Sample, Store
 from trainer.data.resample import resample
 
-READ_AHEAD = 4
-"""Batches that each worker has read before they are asked for."""
+Resampled = tuple[np.ndarray, Sample]
 
 
 class Loader:
@@ -76,15 +72,15 @@ class Loader:
             )
         self._order = _Order(global_batch, rank, ranks, start, parts)
         self._batches = DataLoader(
-            _Batches(opened, split, seed),
-            sampler=self._order,
-            batch_size=None,  # an item is a whole batch: its pixels are written where they travel
+            _Views(opened, split, seed),
+            batch_sampler=self._order,
+            collate_fn=collate,
             generator=torch.Generator(),  # its own: reading leaves the run's random state alone
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=READ_AHEAD if workers else None,
+            prefetch_factor=4 if workers else None,
             worker_init_fn=_start_worker,
         )
 
@@ -100,7 +96,7 @@ class Loader:
                 batch = next(batches)
                 if isinstance(batch, InputError):
                     raise batch
-                yield replace(batch, frames=batch.frames.clone()) if batch.frames.is_shared() else batch
+                yield batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -135,47 +131,26 @@ class _Order(Sampler[list[int]]):
                 yield list(range(at, at + self.part))
 
 
-class _Batches(Dataset[Batch | InputError]):
-    """Positions to a batch of views. Each process opens the store for itself, and must find the same one."""
+class _Views(Dataset[Resampled | InputError]):
+    """Position to a clip's resampled view. Each process opens the store for itself, and must find the same one."""
 
     def __init__(self, store: Store, split: str, seed: int) -> None:
         self.path, self.split, self.seed = store.path, split, seed
         self.digest = store.content_digest
         self._store: Store | None = store
-        self._slots: Iterator[torch.Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_store": None}
 
-    def __getitem__(self, positions: list[int]) -> Batch | InputError:
+    def __getitem__(self, position: int) -> Resampled | InputError:
         try:
             store = self._store = self._store or self._open()
-            frames = self._pixels((len(positions), store.meta.K, store.meta.image_size, store.meta.image_size, 3))
-            pairs = zip(positions, frames.numpy(), strict=True)
-            clips, targets = zip(*(self._read(store, position, views) for position, views in pairs), strict=True)
+            place = sample_at(self.seed, position, store.clips, store.meta.views)
+            sample = store.sample(place.clip, place.view)
         except InputError as error:  # carried home as a value: a worker's traceback helps nobody
             return error
-        return _batch(frames, targets, clips)
-
-    def _read(self, store: Store, position: int, views: np.ndarray) -> tuple[tuple[str, int, int], Targets]:
-        """Writes one clip's pixels, and returns its name and targets: native frames are let go at once."""
-        place = sample_at(self.seed, position, store.clips, store.meta.views)
-        sample = store.sample(place.clip, place.view)
-        resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size, into=views)
-        return (sample.video_id, sample.first_frame, sample.view), sample.targets
-
-    def _pixels(self, shape: tuple[int, ...]) -> UInt8[torch.Tensor, "clips K size size 3"]:
-        """Memory for a batch's pixels.
-
-        In a worker it is one of a few slots shared with the run, by turns: to get new shared memory for each batch takes
-        a third of the time of reading it. A slot's turn comes when `READ_AHEAD` + 1 later batches were asked for, which
-        is after its own was handed over: pinned, or copied by `Loader`.
-        """
-        if get_worker_info() is None:
-            return torch.empty(shape, dtype=torch.uint8)
-        if self._slots is None:
-            self._slots = itertools.cycle([_shared(shape) for _ in range(READ_AHEAD + 2)])
-        return next(self._slots)
+        size = store.meta.image_size
+        return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
 
     def _open(self) -> Store:
         store = Store.open(self.path, self.split)
@@ -202,34 +177,32 @@ def _end_workers() -> None:
         process.kill()
 
 
-def _shared(shape: tuple[int, ...]) -> UInt8[torch.Tensor, "clips K size size 3"]:
-    storage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
-    return torch.empty(0, dtype=torch.uint8).set_(storage).reshape(shape)
-
-
-def _batch(
-    frames: UInt8[torch.Tensor, "clips K size size 3"],
-    targets: tuple[Targets, ...],
-    clips: tuple[tuple[str, int, int], ...],
-) -> Batch:
-    """A batch of these pixels with their targets; `clips` names them."""
-    counts = [int((one.label != IGNORED).sum()) for one in targets]
-    ignored = [len(one.label) - count for one, count in zip(targets, counts, strict=True)]
+def collate(resampled: Sequence[Resampled | InputError]) -> Batch | InputError:
+    """A batch of views and their targets, or the first error among them."""
+    views: list[Resampled] = []
+    for item in resampled:
+        if isinstance(item, InputError):
+            return item
+        views.append(item)
+    samples = [sample for _, sample in views]
+    counts = [int((sample.targets.label != IGNORED).sum()) for sample in samples]
+    ignored = [len(sample.targets.label) - count for sample, count in zip(samples, counts, strict=True)]
 
     def positive(name: str, dtype: type) -> torch.Tensor:
-        parts = [getattr(one, name)[:count] for one, count in zip(targets, counts, strict=True)]
+        parts = [getattr(s.targets, name)[:n] for s, n in zip(samples, counts, strict=True)]
         return torch.from_numpy(np.concatenate(parts).astype(dtype))
 
-    places = np.arange(len(clips))
-    not_mined = np.concatenate([one.prior[count:] for one, count in zip(targets, counts, strict=True)])
+    places = np.arange(len(samples))
     return Batch(
-        frames=frames,
+        frames=torch.from_numpy(np.stack([frames for frames, _ in views])),
         sample=torch.from_numpy(np.repeat(places, counts)),
         prior=positive("prior", np.int64),
         label=positive("label", np.int64),
         loc=positive("loc", np.float32),
         ignored_sample=torch.from_numpy(np.repeat(places, ignored)),
-        ignored_prior=torch.from_numpy(not_mined.astype(np.int64)),
+        ignored_prior=torch.from_numpy(
+            np.concatenate([s.targets.prior[n:] for s, n in zip(samples, counts, strict=True)]).astype(np.int64)
+        ),
         positives=tuple(counts),
-        clips=clips,
+        clips=tuple((s.video_id, s.first_frame, s.view) for s in samples),
     )
