@@ -34,8 +34,10 @@ picture: $(PICTURE)
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# litdata without its torchvision, which it imports for images and videos of its own only
 bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-deps litdata==0.2.76
 	$(BIN)/python -m tests.benchmarks
 
 faults: install

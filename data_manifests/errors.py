@@ -38,12 +38,12 @@ class InputError(Exception):
         ]
         return "\n".join(lines)
 
-    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[str, str, str, str]]:
-        return _rebuild, (self.what, self.found, self.wanted, self.todo)
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[type[InputError], str, str, str, str]]:
+        return _rebuild, (type(self), self.what, self.found, self.wanted, self.todo)
 
 
-def _rebuild(what: str, found: str, wanted: str, todo: str) -> InputError:
-    return InputError(what, found=found, wanted=wanted, todo=todo)
+def _rebuild(kind: type[InputError], what: str, found: str, wanted: str, todo: str) -> InputError:
+    return kind(what, found=found, wanted=wanted, todo=todo)
 
 
 _MACHINE_FAULTS = {

@@ -55,6 +55,17 @@ ARRAYS: dict[str, tuple[str, str]] = {
 """Every array of a shard: its type, and its shape and meaning."""
 
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "K": (1, 16),
+    "stride": (1, 1000),
+    "views": (0, 254),
+    "positive_overlap": (0, 1),
+    "negative_overlap": (0, 1),
+}
+"""Least and most of the settings that are numbers."""
+MOST_PRIORS, MOST_IMAGE_SIZE = 1 << 16, 4096
+
+
 def row_shape(array: str, K: int, views: int) -> tuple[int, ...]:
     """Shape of one row of one of `ARRAYS`; the first axis is what grows."""
     rows = {"views/rectangle": (1 + views, 4), "targets/loc": (K, 4)}
@@ -103,13 +114,17 @@ class Settings:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: a field is missing, unknown or of another type.
+            InputError: a field is missing, unknown, of another type or absurd.
         """
         try:
             spec = raw["priors"]
             layers = tuple(PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in spec["layers"])
             values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
-            return cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
+            settings = cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
+            absurd = [n for n, (least, most) in LIMITS.items() if not least <= getattr(settings, n) <= most]
+            if absurd or not (0 < settings.image_size <= MOST_IMAGE_SIZE and 0 < settings.priors.priors <= MOST_PRIORS):
+                raise ValueError(f"absurd {', '.join(absurd) or 'priors'}")
+            return settings
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 "the settings of the store are not what this version knows",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HERE = click.Path(path_type=Path)
 _GROUPS = {
-    "What to build": ("dataset", "root", "store", "split", "train_list", "missing"),
+    "What to build": ("dataset", "root", "store", "split", "train_list", "missing", "damaged", "decode_limit"),
     "Clips and views": ("K", "stride", "views", "seed", "frames", "max_side"),
     "Matching": ("positive_overlap", "negative_overlap"),
 }
@@ -66,6 +66,25 @@ def _what_to_build(command: Any) -> Any:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _how_to_decode(command: Any) -> Any:
+    """The options that `build` and `verify --repair` share."""
+    keep = click.option(
+        "--damaged",
+        type=click.Choice(["refuse", "keep"]),
+        default="refuse",
+        show_default=True,
+        help="Videos that do not decode to their end: keep the frames before the damage.",
+    )
+    limit = click.option(
+        "--decode-limit",
+        type=click.FloatRange(min=0),
+        default=3600,
+        show_default=True,
+        help="Seconds one video may take; 0: as long as it likes.",
+    )
+    return keep(limit(command))
 
 
 @cli.command()
@@ -125,7 +144,8 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 @click.option("--store", required=True, type=_HERE, help="Folder of the store.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
+@_how_to_decode
+def build(store: Path, workers: int, quiet: bool, damaged: str, decode_limit: float, **options: Any) -> None:
     """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there.
 
     \b
@@ -134,11 +154,15 @@ def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
     """
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
+    from pipeline.decoding import Decoding
     from pipeline.summary import build_progress, print_build, print_motion
 
     planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
     with build_progress(quiet or not sys.stderr.isatty()) as progress:
-        built = build_store(planned, card, root, store, workers=workers or _cores(), progress=progress)
+        decoding = Decoding(damaged, decode_limit or None)
+        built = build_store(
+            planned, card, root, store, workers=workers or _cores(), progress=progress, decoding=decoding
+        )
     print_build(built, store)
     if built.shards:
         from pipeline.alignment import measure_alignment
@@ -259,7 +283,17 @@ def report(store: Path, out: Path | None) -> None:
 @click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
 @click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
-def verify(store: Path, deep: bool, mend: bool, dataset: str | None, root: Path | None, workers: int) -> None:
+@_how_to_decode
+def verify(
+    store: Path,
+    deep: bool,
+    mend: bool,
+    dataset: str | None,
+    root: Path | None,
+    workers: int,
+    damaged: str,
+    decode_limit: float,
+) -> None:
     """Says what is wrong in a store, down to the row; repairs it from the source.
 
     \b
@@ -267,6 +301,7 @@ def verify(store: Path, deep: bool, mend: bool, dataset: str | None, root: Path 
     python -m pipeline verify stores/ucf101 --repair --dataset ucf101 --root ~/ucf101
     """
     from data_manifests.card import load_card
+    from pipeline.decoding import Decoding
     from pipeline.verify import repair
     from pipeline.verify import verify as verify_store
 
@@ -278,7 +313,8 @@ def verify(store: Path, deep: bool, mend: bool, dataset: str | None, root: Path 
     if findings and mend:
         assert dataset is not None
         assert root is not None
-        for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores()):
+        decoding = Decoding(damaged, decode_limit or None)
+        for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores(), decoding=decoding):
             click.echo(line)
         findings = verify_store(store, deep=True)
     if findings:
@@ -338,14 +374,9 @@ def _codec(text: str) -> str:
 
 
 def _check(settings: Any) -> None:
-    limits = {
-        "K": (1, 16),
-        "stride": (1, 1000),
-        "views": (0, 254),
-        "positive_overlap": (0, 1),
-        "negative_overlap": (0, 1),
-    }
-    for name, (least, most) in limits.items():
+    from data_manifests.layout import LIMITS
+
+    for name, (least, most) in LIMITS.items():
         if not least <= getattr(settings, name) <= most:
             option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
             raise InputError(f"--{option} {getattr(settings, name)}", wanted=f"{least} to {most}", todo="change it")

@@ -50,6 +50,7 @@ from data_manifests.manifest import (
     sync_tree,
     write_atomically,
 )
+from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import run_jobs, shard_jobs
 from pipeline.plan import Plan
 from pipeline.priors import make_priors
@@ -83,11 +84,13 @@ def build(
     workers: int,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    decoding: Decoding = STRICT,
 ) -> BuildReport:
     """Builds what of the plan the store lacks. It can be stopped anywhere; the same call goes on from there.
 
     Args:
         executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
+        decoding: what becomes of awkward videos.
 
     Raises:
         InputError: the place is another's, another build is at work there, the store has other settings, annotations of
@@ -99,7 +102,7 @@ def build(
         manifest = _open_or_create(plan.settings, store)
         before = len(manifest.shards) - len(manifest.unfinished)
         planned = _with_plan(manifest, plan)
-        jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings)
+        jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings, decoding)
         records = {name: replace(planned[name], annotations=job.annotations_digest) for name, job in jobs.items()}
         _check_annotations(planned, records)
         to_build = [jobs[name] for name, record in sorted(records.items()) if record.files is None]

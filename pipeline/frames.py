@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
-from pipeline.containers import missing_bytes
+from pipeline.damage import DamagedVideo, check_whole
 from pipeline.images import MAX_PIXELS, image_frames
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
@@ -34,31 +34,28 @@ class FrameSource:
     decoder: str
 
     def __iter__(self) -> Iterator[Frame]:
-        """Raises InputError, naming file and frame, where the video does not decode to its end."""
+        """Raises DamagedVideo, naming file and frame, where the video does not decode to its end."""
         return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path)
 
 
-def open_frames(path: Path) -> FrameSource:
+def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
     """A folder is read as images, a file by PyAV.
 
     decord is not used: on damaged UCF101 files it gives wrong frames without a word where FFmpeg flags them, and with one
     reformatter for the whole video PyAV is as fast (tests/benchmarks/bench_decode.py shows both).
 
+    Args:
+        whole: refuses a file that was cut off. Otherwise its frames may end without a word.
+
     Raises:
-        InputError: the path is neither a whole video nor a folder.
+        InputError: the path is neither a (whole) video nor a folder.
     """
     if path.is_dir():
         return FrameSource(path, "images")
     if not path.is_file():
         raise InputError(f"video {path} is not there", todo="check the path, or build with --missing skip")
-    missing = missing_bytes(path)
-    if missing:
-        raise InputError(
-            f"{path} is cut off",
-            found=f"{path.stat().st_size:,} bytes",
-            wanted=f"at least {missing:,} bytes more, by its own container",
-            todo="fetch the file again, or take the video out of the lists",
-        )
+    if whole:
+        check_whole(path)
     try:
         with _open(path) as container:
             if not container.streams.video:
@@ -79,12 +76,12 @@ def _open(path: Path) -> av.container.InputContainer:
     return av.open(str(path), container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
 
 
-def _broken(path: Path, frame: int, why: object) -> InputError:
-    return InputError(
+def _broken(path: Path, frame: int, why: object) -> DamagedVideo:
+    return DamagedVideo(
         f"{path} does not decode to its end",
         found=f"after frame {frame - 1}: {why}" if frame else str(why),
         wanted="a whole video",
-        todo="replace the file, or take the video out of the lists",
+        todo="replace the file, take the video out of the lists, or build with --damaged keep",
     )
 
 

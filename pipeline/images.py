@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
+from pipeline.damage import DamagedVideo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_PIXELS = 64_000_000
@@ -88,6 +89,6 @@ def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
                 return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
             return np.array(header.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
+        raise DamagedVideo(
             f"{path} does not decode as an image", found=str(error), todo="extract the video's frames again"
         ) from error

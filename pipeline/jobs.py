@@ -20,6 +20,7 @@ from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.tables import boxes_of
 from pipeline.annotations import Annotations
+from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
 
@@ -32,26 +33,28 @@ def shard_jobs(
     root: Path,
     store: Path,
     settings: Settings,
+    decoding: Decoding,
 ) -> dict[str, ShardJob]:
-    """The jobs that build these shards; of a finished shard only if all its videos are at hand.
+    """The jobs of these shards. Those of finished shards may have videos without a path: only their annotations count.
 
     Args:
         videos: those at hand, with their paths (schema `VIDEOS`).
 
     Raises:
-        InputError: a shard that is not built yet has videos that are not at hand.
+        InputError: a shard that is not built yet has videos that are not at hand, or a finished one has videos that are
+            no longer annotated, or of another split.
     """
-    known = {row["video_id"]: row for row in videos.to_pylist()}
+    at_hand = {row["video_id"]: row for row in videos.to_pylist()}
+    known = {**{row["video_id"]: row for row in annotations.videos.to_pylist()}, **at_hand}
     tubes: dict[str, list[Tube]] = {}
     table = annotations.tubes.combine_chunks()
     columns = (table[name].to_pylist() for name in ("video_id", "tube", "label", "first_frame"))
     for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
-        if video_id in known:
-            tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
+        tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
     counted = card.annotation_format == "ucf101"
     jobs = {}
     for name, record in records.items():
-        gone = [video_id for video_id in record.videos if video_id not in known]
+        gone = [video_id for video_id in record.videos if video_id not in at_hand]
         if gone and record.files is None:
             raise InputError(
                 f"shard {name} was planned with videos that this build does not have",
@@ -59,8 +62,14 @@ def shard_jobs(
                 wanted="the videos of the build that was interrupted",
                 todo="run the interrupted build again with its own --split and --train-list",
             )
-        if gone:
-            continue
+        moved = [v for v in record.videos if v not in known or known[v]["split"] != record.split]
+        if moved:
+            raise InputError(
+                "annotations of videos in the store have changed since it was planned",
+                found=f"{', '.join(moved[:5])}: not annotated, or not in the {record.split} split, any more",
+                wanted="the annotations and lists that the store was planned with",
+                todo="put those back, or build another store",
+            )
         rows = [known[video_id] for video_id in record.videos]
         of_shard = tuple(
             VideoJob(
@@ -72,7 +81,7 @@ def shard_jobs(
             )
             for row in rows
         )
-        jobs[name] = ShardJob(name, record.split, root, store, settings, of_shard)
+        jobs[name] = ShardJob(name, record.split, root, store, settings, of_shard, decoding)
     return jobs
 
 

@@ -70,7 +70,9 @@ class Plan:
         width, height = (
             pc.fill_null(self.videos[side], assumed).to_numpy().astype(np.int64) for side, assumed in sides
         )
-        pixels = width * height
+        longer = np.maximum(width, height)
+        shrunk = np.minimum(1, (self.settings.max_side or longer) / longer)
+        pixels = width * height * shrunk**2
         frames = float((pixels * self.videos["frames"].to_numpy()).sum()) * BYTES_PER_PIXEL[codec]
         views = len(self.clips.video) * (1 + self.settings.views)
         return int(frames + views * BYTES_PER_VIEW * (8 + 16 * self.settings.K) / 104)

@@ -11,6 +11,8 @@ from data_manifests.errors import InputError
 from pipeline.annotations.rules import clip_boxes
 
 RULES = {
+    "kept-before-damage": "the frames before the video's damage are kept, and the tubes cut there (--damaged keep); "
+    "should such a file have packed B-frames, which only its full count tells, its boxes lie one frame late",
     "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
     "clipped-boxes": "boxes that reach past the decoded frame are clipped to it",
     "scaled-boxes": "the video has another size than the boxes were drawn in: boxes are scaled along",
@@ -29,12 +31,13 @@ class Tube:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came out of a video file."""
+    """What came out of a video file; of a damaged one, what came before the damage."""
 
     frames: int
     width: int
     height: int
     decoder: str
+    damaged: bool = False
 
 
 def reconcile(
@@ -56,7 +59,10 @@ def reconcile(
             box lies outside the frame.
     """
     rules = []
-    if annotated_frames is not None and decoded.frames != annotated_frames:
+    if decoded.damaged:
+        rules.append("kept-before-damage")
+        tubes = [cut for tube in tubes if len((cut := _before(tube, decoded.frames)).boxes)]
+    elif annotated_frames is not None and decoded.frames != annotated_frames:
         if decoded.decoder == "images" or decoded.frames != annotated_frames - 1:
             raise InputError(
                 f"video {video_id} has another number of frames than its annotations",
@@ -83,6 +89,10 @@ def reconcile(
         scale = np.array([decoded.width / box_size[0], decoded.height / box_size[1]] * 2, np.float32)
         tubes = [replace(tube, boxes=tube.boxes * scale) for tube in tubes]
     return tubes, tuple(rules)
+
+
+def _before(tube: Tube, frame: int) -> Tube:
+    return replace(tube, boxes=tube.boxes[: max(0, frame - tube.first_frame)])
 
 
 def _clipped(tube: Tube, video_id: str, size: tuple[int, int]) -> Tube:

@@ -9,13 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import simplejpeg
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 
 from data_manifests.errors import InputError
 from data_manifests.layout import (
@@ -32,7 +30,8 @@ from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync
 from data_manifests.tables import TUBES, VIDEOS, box_column
 from pipeline.arrays import RowStream, write_groups
 from pipeline.clips import valid_clips
-from pipeline.frames import Frame, open_frames
+from pipeline.damage import DamagedVideo
+from pipeline.decoding import STRICT, Decoding, Request, StoredFrame, stored_frames
 from pipeline.matching import MatchRule, PriorGrid, prior_grid
 from pipeline.reconcile import Decoded, Tube, reconcile
 from pipeline.targets import ViewTargets, video_targets
@@ -71,6 +70,7 @@ class ShardJob:
         store: where the shard is to be.
         settings: of the store.
         videos: in order.
+        decoding: what becomes of awkward ones.
     """
 
     name: str
@@ -79,6 +79,7 @@ class ShardJob:
     store: Path
     settings: Settings
     videos: tuple[VideoJob, ...]
+    decoding: Decoding = STRICT
 
     @property
     def annotations_digest(self) -> str:
@@ -197,35 +198,31 @@ class _ShardWriter:
 
     def _add_frames(self, video: VideoJob) -> tuple[Decoded, tuple[int, int]]:
         """What was stored, and the file's own width and height."""
-        settings, stream = self.job.settings, self.streams["frames/bytes"]
+        settings, stream, decoding = self.job.settings, self.streams["frames/bytes"], self.job.decoding
         row = self.streams["frames/crc32c"].rows
-        native: tuple[int, ...] | None = None
-        shape: tuple[int, ...] = ()
+        path, keep = self.job.root / video.path, decoding.damaged == "keep"
+        request = Request(video.video_id, path, settings.frames, settings.max_side, keep)
+        frame: StoredFrame | None = None
         ends: list[int] = []
         crcs: list[int] = []
-        source = open_frames(self.job.root / video.path)
-        for frame in source:
-            if native is not None and frame.shape != native:
-                raise InputError(
-                    f"video {video.video_id} changes its frame size at frame {len(ends)}",
-                    found=f"{frame.shape[1]} x {frame.shape[0]}",
-                    wanted=f"{native[1]} x {native[0]}",
-                    todo="replace the file, or take the video out of the lists",
-                )
-            native = frame.shape
-            frame = _shrunk(frame, settings.max_side)
-            shape = frame.shape
-            encoded = encode_frame(frame, settings.frames)
-            stream.append_bytes(encoded)
-            crcs.append(frame_crc32c(self.job.name, row + len(crcs), encoded))
-            ends.append(stream.rows)
-        if native is None:
+        damaged = False
+        try:
+            for frame in stored_frames(request, decoding.limit):
+                stream.append_bytes(frame.content)
+                crcs.append(frame_crc32c(self.job.name, row + len(crcs), frame.content))
+                ends.append(stream.rows)
+        except DamagedVideo:
+            damaged = True
+            if not keep or frame is None:
+                raise
+        if frame is None:
             raise InputError(
                 f"video {video.video_id} has no frames", todo="replace the file, or take the video out of the lists"
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        return Decoded(len(ends), shape[1], shape[0], source.decoder), (native[1], native[0])
+        decoded = Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged)
+        return decoded, frame.native
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:
         settings = self.job.settings
@@ -291,21 +288,3 @@ class _ShardWriter:
         ]
         pq.write_table(pa.Table.from_pylist(self.videos, VIDEOS), self.folder / "videos.parquet")
         pq.write_table(pa.Table.from_arrays(columns, schema=TUBES), self.folder / "tubes.parquet")
-
-
-def _shrunk(frame: Frame, max_side: int | None) -> UInt8[np.ndarray, "shrunk_height shrunk_width 3"]:
-    longer = max(frame.shape[:2])
-    if max_side is None or longer <= max_side:
-        return frame
-    size = tuple(max(1, round(side * max_side / longer)) for side in frame.shape[1::-1])
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-
-
-def encode_frame(frame: Frame, codec: str) -> bytes:
-    """A frame's stored bytes: a JPEG (4:2:0), or the RGB bytes themselves."""
-    if codec == "raw":
-        return frame.tobytes()
-    quality = int(codec.removeprefix("jpeg:"))
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
-    )

@@ -35,6 +35,7 @@ from data_manifests.manifest import Files, Manifest, ShardRecord, copy_is_ahead,
 from data_manifests.tables import VIDEOS
 from pipeline.annotations import read_annotations
 from pipeline.build import LOCK, only_build, write_root, write_tables
+from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import run_jobs, shard_jobs
 from pipeline.plan import find_videos
 from pipeline.shards import BUILDING, place_shard
@@ -104,7 +105,14 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
 
 
 def repair(
-    store: Path, card: Card, root: Path, findings: list[Finding], *, workers: int, executor: Executor | None = None
+    store: Path,
+    card: Card,
+    root: Path,
+    findings: list[Finding],
+    *,
+    workers: int,
+    executor: Executor | None = None,
+    decoding: Decoding = STRICT,
 ) -> list[str]:
     """Mends what `verify` found: puts the manifest's copy back, and builds the damaged shards from their source.
 
@@ -125,7 +133,7 @@ def repair(
         mended += [f"{name}: removed" for name in strange]
         settings = Settings.from_json(manifest.attributes["settings"])
         damaged = sorted({f.shard for f in findings if f.shard in manifest.shards} - set(manifest.unfinished))
-        mended += _repair_shards(store, card, root, manifest, settings, damaged, workers, executor)
+        mended += _repair_shards(store, card, root, manifest, settings, damaged, workers, executor, decoding)
         files = {finding.file for finding in findings if not finding.shard} & set(manifest.files)
         if any(name == ROOT or name.startswith(f"{PRIORS}/") for name in files):
             _same(manifest.files, write_root(store, manifest.attributes, settings))
@@ -211,8 +219,11 @@ def _read(folder: Path, array: str, settings: Settings) -> np.ndarray:
     shape = json.loads((folder / array / "zarr.json").read_bytes())["shape"]
     if tuple(shape[1:]) != row_shape(array, settings.K, settings.views):
         raise ValueError(f"{array} of shape {shape}")
-    dtype = np.dtype(ARRAYS[array][0]).newbyteorder("<")
-    return np.fromfile(data_file(folder / array, len(shape)), dtype, int(np.prod(shape))).reshape(shape)
+    dtype, path = np.dtype(ARRAYS[array][0]).newbyteorder("<"), data_file(folder / array, len(shape))
+    count = int(np.prod(shape, dtype=object))
+    if not 0 <= count * dtype.itemsize <= path.stat().st_size:
+        raise ValueError(f"{array} of shape {shape} in {path.stat().st_size} bytes")
+    return np.fromfile(path, dtype, count).reshape(shape)
 
 
 def _bad_frames(shard: str, arrays: dict[str, np.ndarray]) -> Iterator[int]:
@@ -246,6 +257,7 @@ def _repair_shards(
     damaged: list[str],
     workers: int,
     executor: Executor | None,
+    decoding: Decoding,
 ) -> list[str]:
     if not damaged:
         return []
@@ -260,7 +272,7 @@ def _repair_shards(
     rows = [row for row in annotations.videos.to_pylist() if row["video_id"] in ids]
     videos, _ = find_videos(pa.Table.from_pylist(rows, VIDEOS), card, root, "error")
     unbuilt = {name: ShardRecord(r.split, r.videos, r.annotations) for name, r in wanted.items()}
-    jobs = shard_jobs(unbuilt, videos, annotations, card, root, store, settings)
+    jobs = shard_jobs(unbuilt, videos, annotations, card, root, store, settings, decoding)
     mended = []
     with closing(run_jobs(list(jobs.values()), workers, executor)) as finished:
         for built in finished:

@@ -6,21 +6,24 @@ A fault is *silent* if a store with it opens, reads as another store would, and 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, MANIFEST_COPY
+from pipeline.jobs import _start_worker
 from pipeline.verify import verify
 from tests.pipeline.small_store import build_small, tree, write_dataset
 from trainer.data.reader import Store
@@ -45,9 +48,10 @@ class Caught:
 
 @dataclass(frozen=True)
 class Stores:
-    """A good store, what is read from it, and others to take wrong parts from."""
+    """A good store, its files and what is read from it, and others to take wrong parts from."""
 
     good: Path
+    files: dict[str, int]
     content: str
     older: Path
     others: tuple[Path, ...]
@@ -63,7 +67,8 @@ def prepare(folder: Path) -> Stores:
     others = tuple(folder / f"other-{number}" for number in range(len(changed)))
     for store, settings in zip(others, changed, strict=True):
         build_small(root, store, **settings)
-    return Stores(folder / "good", everything(folder / "good"), folder / "older", others)
+    good = folder / "good"
+    return Stores(good, tree(good), everything(good), folder / "older", others)
 
 
 def everything(path: Path) -> str:
@@ -84,12 +89,11 @@ def inject(stores: Stores, copy: Path, seed: int) -> Caught:
     rng = random.Random(seed)
     kinds = list(FAULTS)
     kind = kinds[seed % len(kinds)]
-    before = tree(stores.good)
     while True:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(stores.good, copy)
         file = FAULTS[kind](stores, copy, rng)
-        if tree(copy) != before:
+        if tree(copy) != stores.files:
             return _who_notices(stores, copy, kind, file)
 
 
@@ -251,12 +255,15 @@ def kill_builds(folder: Path, kills: int, seed: int) -> tuple[int, int]:
         How many were killed, and how many stores they were killed in.
     """
     root, good = folder / "dataset", tree(folder / "good")
-    rng, killed, stores = random.Random(seed), 0, 0
+    rng, killed, stores, longest = random.Random(seed), 0, 0, dict.fromkeys((0, 2), 0.5)
     while killed < kills:
         store = folder / f"killed-{stores}"
         stores += 1
         for _ in range(rng.randrange(1, 5)):
-            killed += _kill_one(root, store, rng)
+            workers = rng.choice((0, 0, 2))
+            took = _kill_one(root, store, workers, rng.uniform(0, longest[workers]), rng)
+            killed += took is None
+            longest[workers] = min(longest[workers], took or longest[workers])
         build_small(root, store)
         if tree(store) != good:
             raise SystemExit(f"{store} differs from an undisturbed build")
@@ -266,27 +273,47 @@ def kill_builds(folder: Path, kills: int, seed: int) -> tuple[int, int]:
     return killed, stores
 
 
-def _kill_one(root: Path, store: Path, rng: random.Random) -> int:
-    workers = rng.choice(("0", "0", "2"))
-    command = [sys.executable, "-m", "tests.pipeline.small_store", str(root), str(store), workers]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (store / ".lock").exists() and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.5 if workers == "0" else 4))
-        victims = _children(process.pid) if workers != "0" and rng.random() < 0.5 else []
-        victim = rng.choice(victims or [process.pid])
-        if process.poll() is not None:
-            return 0
-        try:
-            os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            return 0
-    return 1
+def _kill_one(root: Path, store: Path, workers: int, after: float, rng: random.Random) -> float | None:
+    """Kills a build, or one of its workers, so many seconds after it took its lock; if it ended before, how long it took."""
+    process = WARM.Process(target=_build, args=(root, store, workers))
+    process.start()
+    while not (store / ".lock").exists() and process.is_alive():
+        time.sleep(0.001)
+    begin = time.monotonic()
+    process.join(after)
+    if not process.is_alive():
+        return max(0.05, time.monotonic() - begin)
+    victims = _children(process.pid or 0) if rng.random() < 0.5 else []
+    with suppress(ProcessLookupError):
+        os.kill(rng.choice(victims or [process.pid or 0]), signal.SIGKILL)
+    process.join()
+    return None
+
+
+def _build(root: Path, store: Path, workers: int) -> None:
+    if not workers:
+        build_small(root, store)
+        return
+    with (
+        suppress(InputError),  # one of its workers was killed
+        ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_worker) as pool,
+    ):
+        pool.submit(os.getpid).result()  # forks them before the lock is taken, which they would hold on to
+        build_small(root, store, executor=pool)
 
 
 def _children(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children") as children:
         return [int(child) for child in children.read().split()]
+
+
+WARM = multiprocessing.get_context("forkserver")
+"""Where processes come from that have imported all they need."""
+
+
+def _inject(task: tuple[Stores, Path, int]) -> Caught:
+    stores, folder, seed = task
+    return inject(stores, folder / f"copy-{os.getpid()}", seed)
 
 
 def main() -> None:
@@ -296,15 +323,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    WARM.set_forkserver_preload(["pipeline.verify", "tests.pipeline.small_store", "trainer.data.reader"])
+    memory = (
+        "/dev/shm" if Path("/dev/shm").is_dir() else None
+    )  # nobody pulls the plug: flushing to a disk tells nothing
+    with tempfile.TemporaryDirectory(dir=memory) as name:
         folder = Path(name)
         stores = prepare(folder)
-        caught = [inject(stores, folder / "copy", arguments.seed + number) for number in range(arguments.faults)]
+        tasks = [(stores, folder, arguments.seed + number) for number in range(arguments.faults)]
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), WARM) as pool:
+            caught = list(pool.map(_inject, tasks, chunksize=4))
         for one in sorted(caught, key=lambda c: (c.fault, c.by)):
-            print(f"{one.fault:30s} {one.by:14s} {one.file}: {one.message.splitlines()[0].replace(name, '')}")
+            print(f"{one.fault:30s} {one.by:14s} {one.file}: {one.message.partition(chr(10))[0].replace(name, '')}")
         for by in sorted({one.by for one in caught}):
             print(f"caught by {by}: {sum(one.by == by for one in caught)}")
-        print(f"{len(caught)} faults, {sum(one.silent for one in caught)} silent")
+        print(f"{len(caught)} faults, {sum(one.silent for one in caught)} silent", flush=True)
         killed, built = kill_builds(folder, arguments.kills, arguments.seed)
         print(f"{killed} kills of builds and workers in {built} stores: all equal to the undisturbed one")
     sys.exit(any(one.silent for one in caught))

@@ -42,10 +42,13 @@ def seconds(call: Callable[[], object], repeat: int = 1) -> float:
     return (time.perf_counter() - start) / repeat
 
 
+Call = Callable[[], object]
+
+
 def compare(
     name: str,
-    subject: Callable[[], object],
-    peer: Callable[[], object],
+    subject: Call,
+    peer: Call,
     *,
     peer_name: str,
     samples: int = 7,
@@ -59,14 +62,34 @@ def compare(
     """
     subject(), peer()
     pairs = [(seconds(subject, subject_repeat), seconds(peer, peer_repeat)) for _ in range(samples)]
-    ratios = sorted(theirs / ours for ours, theirs in pairs)
+    return row(name, [ours for ours, _ in pairs], peer_name, [theirs for _, theirs in pairs], wanted)
+
+
+def compare_all(
+    name: str, subject: Call, peers: dict[str, tuple[Call, float | None]], *, samples: int = 7
+) -> list[Row]:
+    """Times the subject and all peers (by name: call, ratio wanted) in turn, in one interleaved run; as `compare`."""
+    calls = {"": subject, **{peer: call for peer, (call, _) in peers.items()}}
+    for call in calls.values():
+        call()
+    rounds = [{peer: seconds(call) for peer, call in calls.items()} for _ in range(samples)]
+    ours = [times[""] for times in rounds]
+    return [
+        row(f"{name}, against {peer}", ours, peer, [times[peer] for times in rounds], wanted)
+        for peer, (_, wanted) in peers.items()
+    ]
+
+
+def row(name: str, ours: list[float], peer_name: str, theirs: list[float], wanted: float | None) -> Row:
+    """The row of seconds that were measured in pairs."""
+    ratios = sorted(peer / subject for subject, peer in zip(ours, theirs, strict=True))
     return Row(
         name=name,
-        subject=f"{median(ours for ours, _ in pairs) * 1e3:.3f} ms",
-        peer=f"{peer_name}: {median(theirs for _, theirs in pairs) * 1e3:.3f} ms",
+        subject=f"{median(ours) * 1e3:.3f} ms",
+        peer=f"{peer_name}: {median(theirs) * 1e3:.3f} ms",
         ratio=median(ratios),
         spread=(ratios[0], ratios[-1]),
-        samples=samples,
+        samples=len(ratios),
         machine=machine(),
         wanted=wanted,
     )

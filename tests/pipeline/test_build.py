@@ -280,6 +280,30 @@ def test_changed_annotations_are_refused(small_root: Path, small_store: Path, tm
     assert tree(store) == tree(small_store)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("boxes.csv", "Run/v_3,0,Run,5,5,3,23,30", "Run/v_3,0,Run,5,6,3,23,30", "train-0000"),
+        ("test.txt", "Jump/t_0", "Jump/t_0\nRun/v_3", "Run/v_3: not annotated, or not in the train split, any more"),
+        ("boxes.csv", "Run/v_3,", "Run/w_3,", "Run/v_3: not annotated"),
+    ],
+)
+def test_annotations_of_videos_that_a_build_does_not_touch(
+    small_root: Path, small_store: Path, tmp_path: Path, file: str, old: str, new: str, told: str
+) -> None:
+    """A later build of the other split, whose own videos are as they were: the store must not be a mixture."""
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    build_small(root, store, split="train")
+    before = tree(store)
+    path = root / file
+    path.write_text(path.read_text().replace(old, new))
+    message = refusal(build_small, root, store, split="test")
+    assert "annotations of videos in the store have changed" in message
+    assert told in message
+    assert tree(store) == before
+
+
 def test_two_builds_at_once(small_root: Path, small_store: Path, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with only_build(tmp_path / "s"):

@@ -140,6 +140,8 @@ def test_the_estimate_grows_with_what_is_built(tmp_path: Path) -> None:
     assert large.seconds(1) == pytest.approx(2 * large.seconds(2))
     pixels = 64 * 48 * sum(large.videos["frames"].to_pylist())
     assert raw.bytes - large.bytes == pytest.approx(pixels * (3 - 0.245), rel=0.01)
+    halved = replace(raw, settings=replace(raw.settings, max_side=32))
+    assert raw.bytes - halved.bytes == pytest.approx(pixels * 3 * 3 / 4, rel=0.01)
 
 
 def test_settings_that_decide_content_are_in_the_digest(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import zarr
 
 from data_manifests.layout import MANIFEST, digest, frame_crc32c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
+from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
-from pipeline.shards import encode_frame
 from tests.pipeline.small_store import SHARDS, VIDEOS, VIEWS, K, build_small, refusal
 from trainer.data.reader import Store
 

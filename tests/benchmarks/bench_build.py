@@ -1,0 +1,65 @@
+"""Building a store of real videos, against decoding them alone with the same workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from data_manifests.card import Card
+from pipeline.build import build
+from pipeline.decoding import encode_frame
+from pipeline.frames import open_frames
+from pipeline.jobs import _start_worker
+from pipeline.plan import Plan
+from tests.benchmarks.harness import Row, compare_all
+from tests.benchmarks.real_store import plan_real, real_root
+
+PER_SHARD, WORKERS = 11, 2
+MOST = 1.3
+"""A build may cost this many times what decoding costs."""
+
+
+def _decode(path: Path) -> None:
+    for _ in open_frames(path):
+        pass
+
+
+def _recode(path: Path) -> None:
+    for frame in open_frames(path):
+        encode_frame(frame, "jpeg:95")
+
+
+def bench() -> list[Row]:
+    """All 65 real videos in shards of eleven, 2 warm worker processes, flushing to disk included.
+
+    The ratio is the peer's time / the build's: decoding 1, a build within 1.3 times that at least 0.77.
+    """
+    root = real_root()
+    if root is None:
+        return []
+    plan = plan_real(root, 1, PER_SHARD)
+    shards = plan()[0].shards.values()
+    places = {row["video_id"]: root / row["path"] for row in plan()[0].videos.to_pylist()}
+    paths = [places[video_id] for record in shards for video_id in record.videos]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, spawn, initializer=_start_worker) as pool:
+
+        def built(planned: Plan, card: Card) -> None:
+            with tempfile.TemporaryDirectory() as store:
+                build(planned, card, root, Path(store), workers=WORKERS, executor=pool)
+
+        rows = []
+        for views in (0, 8):
+            planned, card = plan(views=views)
+            rows += compare_all(
+                f"building with {1 + views} views",
+                lambda planned=planned, card=card: built(planned, card),
+                {
+                    "decoding alone": (lambda: list(pool.map(_decode, paths)), round(1 / MOST, 2)),
+                    "decoding and JPEG encoding alone": (lambda: list(pool.map(_recode, paths)), None),
+                },
+                samples=3,
+            )
+    return rows

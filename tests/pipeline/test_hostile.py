@@ -1,0 +1,113 @@
+"""What somebody made to do harm is refused before anything is allocated, written or removed."""
+
+import json
+import resource
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_manifests.card import load_card
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, Settings, digest
+from data_manifests.manifest import file_records, load_manifest, save_manifest
+from pipeline.frames import open_frames
+from pipeline.inspect import describe_store
+from pipeline.verify import repair, verify
+from tests.pipeline.own_data import moving_square, plain_settings, write_video
+from tests.pipeline.small_store import Here, build_small, refusal, tree
+
+
+@pytest.fixture
+def store(small_store: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(small_store, tmp_path / "s"))
+
+
+def peak_memory() -> int:
+    """Bytes, of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("path", ["../victim", "/etc/hostname", "frames/../../../victim"])
+@pytest.mark.parametrize("of", ["shards", "files", "a shard's files"])
+def test_a_manifest_that_names_files_outside_the_store(small_root: Path, store: Path, path: str, of: str) -> None:
+    victim = store.parent / "victim"
+    victim.write_text("not the store's")
+    raw = json.loads((store / MANIFEST).read_bytes())
+    if of == "shards":
+        raw["shards"][path] = raw["shards"].pop("train-00000")
+    else:
+        files = raw["files"] if of == "files" else raw["shards"]["train-00000"]["files"]
+        files[path] = {"size": 1, "crc32c": 1}
+    raw.pop("digest")
+    for name in (MANIFEST, MANIFEST_COPY):
+        (store / name).write_text(json.dumps({**raw, "digest": digest(raw)}))
+    before, card = tree(store), load_card(str(small_root / "own.toml"))
+    calls: list[Callable[[], Any]] = [
+        lambda: verify(store, deep=True),
+        lambda: repair(store, card, small_root, [], workers=0, executor=Here()),
+        lambda: build_small(small_root, store),
+        lambda: describe_store(store),
+    ]
+    for call in calls:
+        assert "leads out of the store" in refusal(call)
+    assert victim.read_text() == "not the store's"
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize("shape", [[10**18, 4, 4], [10**30, 4, 4], [-1, 4, 4], [1 << 63, 4, 4], "4", None])
+def test_absurd_shapes_in_a_damaged_shard(store: Path, shape: object) -> None:
+    """`verify` looks into a shard's arrays when one of its files is damaged."""
+    folder = store / "shards/train-00000"
+    meta = folder / "targets/loc/zarr.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_bytes()), "shape": shape}))
+    manifest = load_manifest(store)
+    record = replace(manifest.shards["train-00000"], files=file_records(folder))
+    save_manifest(manifest.with_shard("train-00000", record), store)
+    content = bytearray((folder / "targets/loc/c/0/0/0").read_bytes())
+    content[100] ^= 1
+    (folder / "targets/loc/c/0/0/0").write_bytes(content)
+    before = peak_memory()
+    (found,) = verify(store, deep=True)
+    assert (found.array, found.row) == ("targets/loc", None)
+    assert peak_memory() - before < 200e6
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("K", 10**9), ("K", 0), ("views", 10**12), ("views", -1), ("stride", "1"), ("image_size", 10**6), ("grid", 10**6)],
+)
+def test_absurd_settings_of_a_store(small_root: Path, name: str, value: object) -> None:
+    raw = json.loads(json.dumps(plain_settings(load_card(str(small_root / "own.toml"))).to_json()))
+    assert Settings.from_json(raw).K == 6
+    place = {"image_size": raw["priors"], "grid": raw["priors"]["layers"][0]}.get(name, raw)
+    place[name] = value
+    assert "are not what this version knows" in refusal(Settings.from_json, raw)
+
+
+@pytest.mark.parametrize("side", [8001, 30_000, 0x7FFFFFFF])
+def test_a_video_whose_header_tells_of_huge_frames(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.avi"
+    write_video(path, moving_square(3), "rawvideo")
+    content = bytearray(path.read_bytes())
+    header = content.index(b"strf") + 8  # a BITMAPINFOHEADER: its size, then width and height
+    content[header + 4 : header + 12] = struct.pack("<ii", side, side)
+    path.write_bytes(content)
+    before = peak_memory()
+    message = refusal(lambda: list(open_frames(path)))
+    assert "bomb.avi" in message
+    assert side > 8001 or f"frames of {side} x {side} are refused" in message
+    assert peak_memory() - before < 200e6
+
+
+def test_a_bomb_is_named_and_leaves_nothing(small_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(small_root, root)
+    (root / "videos/Run/v_3.avi").write_bytes(np.random.default_rng(0).bytes(5000))
+    assert "Run/v_3.avi does not open as a video" in refusal(build_small, root, tmp_path / "s")
+    assert not list((tmp_path / "s").glob(".building/*"))
