@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +80,23 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 @_what_to_build
 @click.option("--store", required=True, type=_HERE, help="Folder of the store.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
+@click.option("--scheduler", help="Build on the workers of this Dask cluster instead, tcp://HOST:PORT.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
+def build(store: Path, workers: int, scheduler: str | None, quiet: bool, **options: Any) -> None:
     """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there."""
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
+    from pipeline.cluster import dask_cluster
     from pipeline.summary import build_progress, print_report
 
     planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
-    with build_progress(quiet or not sys.stderr.isatty()) as progress:
-        report = build_store(planned, card, root, store, workers=workers or _cores(), progress=progress)
+    with dask_cluster(scheduler) if scheduler else nullcontext() as executor:
+        if executor is not None:  # the workers have folders of their own
+            root, store = root.absolute(), store.absolute()
+        with build_progress(quiet or not sys.stderr.isatty()) as progress:
+            report = build_store(
+                planned, card, root, store, workers=workers or _cores(), executor=executor, progress=progress
+            )
     print_report(report, store)
 
 
