@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.place import is_url
 
 if TYPE_CHECKING:
+    from data_manifests.object_store import ObjectStore
     from pipeline.plan import Plan
+    from pipeline.verify import Finding
 
 _HERE = click.Path(path_type=Path)
 
@@ -78,18 +81,25 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 
 @cli.command()
 @_what_to_build
-@click.option("--store", required=True, type=_HERE, help="Folder of the store.")
+@click.option("--store", "place", required=True, help="Folder of the store, or its URL, s3://BUCKET/PREFIX.")
+@click.option("--scratch", type=_HERE, help="For a URL: folder that it is built in first, kept to go on from.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
 @click.option("--scheduler", help="Build on the workers of this Dask cluster instead, tcp://HOST:PORT.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def build(store: Path, workers: int, scheduler: str | None, quiet: bool, **options: Any) -> None:
+def build(place: str, scratch: Path | None, workers: int, scheduler: str | None, quiet: bool, **options: Any) -> None:
     """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there."""
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
     from pipeline.cluster import dask_cluster
     from pipeline.summary import build_progress, print_report
 
-    planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
+    store, remote = _folder_and_remote(place, scratch)
+    present = present_manifest(store)
+    if remote is not None:
+        from pipeline.upload import check_same_store, upload
+
+        check_same_store(present, remote)  # before the work, not after it
+    planned, card, root = _make_plan(options, look_for_videos=True, present=present)
     with dask_cluster(scheduler) if scheduler else nullcontext() as executor:
         if executor is not None:  # the workers have folders of their own
             root, store = root.absolute(), store.absolute()
@@ -98,6 +108,10 @@ def build(store: Path, workers: int, scheduler: str | None, quiet: bool, **optio
                 planned, card, root, store, workers=workers or _cores(), executor=executor, progress=progress
             )
     print_report(report, store)
+    if remote is not None:
+        shards = upload(store, remote, lambda name, size: click.echo(f"uploaded {name}, {size / 1e6:,.1f} MB"))
+        told = f"uploaded {shards} shard{'s' * (shards > 1)}" if shards else "nothing to upload"
+        click.echo(f"{told}: {remote.url}")
 
 
 @cli.command()
@@ -122,37 +136,81 @@ def inspect(store: Path, clip: str | None, view: int, png: Path | None, as_json:
 
 
 @cli.command()
-@click.argument("store", type=_HERE)
+@click.argument("place", metavar="STORE")
 @click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
 @click.option("--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes.")
 @click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
 @click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
+@click.option("--scratch", type=_HERE, help="With --repair of a URL: the folder that it was built in.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
-def verify(store: Path, deep: bool, mend: bool, dataset: str | None, root: Path | None, workers: int) -> None:
+def verify(
+    place: str, deep: bool, mend: bool, dataset: str | None, root: Path | None, scratch: Path | None, workers: int
+) -> None:
     """Says what is wrong in a store, down to the row; repairs it from the source."""
     from data_manifests.card import load_card
     from pipeline.verify import repair
     from pipeline.verify import verify as verify_store
 
+    if is_url(place):
+        _verify_remote(place, scratch, deep, mend)
+        return
+    store = Path(place)
     if mend and (dataset is None or root is None):
         raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
     findings = verify_store(store, deep=deep or mend)
-    for finding in findings:
-        click.echo(str(finding))
+    _tell(findings)
     if findings and mend:
         assert dataset is not None
         assert root is not None
         for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores()):
             click.echo(line)
         findings = verify_store(store, deep=True)
+    todo = "build it again in another place" if mend else "run verify with --repair, --dataset and --root"
+    _conclude(place, findings, deep or mend, todo)
+
+
+def _verify_remote(url: str, scratch: Path | None, deep: bool, mend: bool) -> None:
+    from data_manifests.object_store import ObjectStore
+    from pipeline.verify_remote import repair_remote, verify_remote
+
+    if mend and scratch is None:
+        raise InputError("--repair puts a remote store's files anew", wanted="--scratch", todo="add it")
+    remote = ObjectStore(url)
+    findings = verify_remote(remote, deep=deep or mend)
+    _tell(findings)
+    if findings and mend:
+        assert scratch is not None
+        for line in repair_remote(remote, scratch, findings):
+            click.echo(line)
+        findings = verify_remote(remote, deep=True)
+    todo = "build it again at another URL" if mend else "run verify with --repair and --scratch"
+    _conclude(url, findings, deep or mend, todo)
+
+
+def _tell(findings: list[Finding]) -> None:
+    for finding in findings:
+        click.echo(str(finding))
+
+
+def _conclude(place: str, findings: list[Finding], deep: bool, todo: str) -> None:
     if findings:
         raise InputError(
-            f"the store at {store} is damaged", found=f"{len(findings)} findings", wanted="none",
-            todo="run verify with --repair, --dataset and --root" if not mend else "build it again in another place",
+            f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none", todo=todo
+        )
+    click.echo(f"nothing wrong at {place}" + ("" if deep else " (sizes and small files; --deep reads every byte)"))
+
+
+def _folder_and_remote(place: str, scratch: Path | None) -> tuple[Path, ObjectStore | None]:
+    if not is_url(place):
+        return Path(place), None
+    from data_manifests.object_store import ObjectStore
+
+    if scratch is None:
+        raise InputError(
+            f"a store at {place} is built in a folder first", wanted="--scratch DIR, with room for all of it",
+            todo="add it",
         )  # fmt: skip
-    click.echo(
-        f"nothing wrong at {store}" + ("" if deep or mend else " (sizes and small files; --deep reads every byte)")
-    )
+    return scratch, ObjectStore(place)
 
 
 def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any = None) -> tuple[Plan, Any, Path]:

@@ -1,6 +1,7 @@
 """The one place that finds outside data. Absent data skips a test and says which folder was looked for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,13 @@ def real() -> Path:
     """Real videos with their annotations (TUBELETS_REAL)."""
     shared = os.environ.get("TUBELETS_SHARED", _ROOT.parent / "shared")
     return _folder("TUBELETS_REAL", Path(shared) / "real")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of an empty bucket of a real S3 server."""
+    pytest.importorskip("s3fs")
+    from tests.s3_server import s3_server
+
+    with s3_server() as bucket:
+        yield bucket

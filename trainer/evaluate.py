@@ -24,6 +24,7 @@ from trainer.metrics.frame import Detections, FrameRule
 from trainer.metrics.protocol import ALL_PROTOCOLS, Protocol
 from trainer.metrics.video import TubeDetections
 from trainer.pictures import draw_pictures
+from trainer.place import cache_options, place_of
 
 __all__ = ["evaluate_store"]
 
@@ -93,7 +94,8 @@ def _join_ranks(device: str) -> tuple[torch.device, bool]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--store", "store_path", required=True, type=click.Path(path_type=Path), help="Store to score on.")
+@click.option("--store", required=True, help="Store to score on: a folder, or a URL with --cache.")
+@cache_options
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="Checkpoint to score.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here too.")
 @click.option(
@@ -110,7 +112,9 @@ def _join_ranks(device: str) -> tuple[torch.device, bool]:
 @click.option("--pictures", default=0, show_default=True, help="Draw this many videos with their tubes.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 def cli(
-    store_path: Path,
+    store: str,
+    cache: Path | None,
+    cache_gb: float,
     checkpoint: Path,
     json_file: Path | None,
     out: Path | None,
@@ -130,27 +134,28 @@ def cli(
     """
     where, together = _join_ranks(device)
     try:
-        store, split = open_store(store_path, split)
+        place = place_of(store, cache, cache_gb)
+        opened, split = open_store(place, split)
         model, meta = load_model(checkpoint)
-        if meta.classes != store.meta.classes:
+        if meta.classes != opened.meta.classes:
             raise InputError(
-                f"checkpoint {checkpoint} and store {store_path} differ in their classes",
+                f"checkpoint {checkpoint} and store {place} differ in their classes",
                 found=", ".join(meta.classes),
-                wanted=", ".join(store.meta.classes),
+                wanted=", ".join(opened.meta.classes),
                 todo="evaluate it on a store of its own dataset",
             )
         model.to(where).eval()
         protocol = Protocol(ap_rule=ap_rule, frames=frames)
-        origin = Origin.of(model, store.content_digest, protocol)
+        origin = Origin.of(model, opened.content_digest, protocol)
         out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
         rank = Ranks.here().rank
-        evaluation = find_all(model, store, device=where, out=out, protocol=protocol, progress=_progress(rank != 0))
+        evaluation = find_all(model, opened, device=where, out=out, protocol=protocol, progress=_progress(rank != 0))
         if evaluation is None:
             return
-        metrics = metrics_of(evaluation, model, store, protocol)
-        metrics["store"] |= {"path": str(store_path), "split": split}
+        metrics = metrics_of(evaluation, model, opened, protocol)
+        metrics["store"] |= {"path": str(place), "split": split}
         metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
-        print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}")
+        print(f"{len(evaluation.video_ids)} {split} videos of {place}, {checkpoint}")
         print(table(metrics))
         if all_protocols:
             text, metrics["all_protocols"] = protocol_table(evaluation)
@@ -160,7 +165,7 @@ def cli(
             write_json(json_file, metrics)
         if pictures:
             drawn = draw_pictures(
-                evaluation, lambda name, frame: store.frames(name, frame, frame + 1)[0], out / "pictures", pictures
+                evaluation, lambda name, frame: opened.frames(name, frame, frame + 1)[0], out / "pictures", pictures
             )
             print(f"pictures of {len(drawn)} videos: {out / 'pictures'}")
         print(f"figures and detections: {out}")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data_manifests.errors import InputError, run_command_line
+from trainer.data.cached import open_place
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
 from trainer.detections_file import Origin, read_findings
@@ -22,6 +23,7 @@ from trainer.metrics.average_precision import precision_recall
 from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
 from trainer.metrics.frame import RIGHT, BoxFindings, Detections, judge_frames
 from trainer.pictures import colour_of, draw_frame, shown_tubes
+from trainer.place import Place, cache_options, place_of
 from trainer.report_page import PAGE
 
 KINDS = {
@@ -36,7 +38,9 @@ KINDS = {
 SHOTS = 16
 
 
-def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any], Evaluation, Store]:
+def read_evaluation(
+    out: Path, place: Place | None, cache: Path | None = None, cache_gb: float = 0
+) -> tuple[dict[str, Any], Evaluation, Store]:
     """What `trainer.evaluate` wrote to `out`, with the store it read.
 
     Raises:
@@ -50,10 +54,10 @@ def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any],
         raise InputError(
             f"{out} is not an evaluation", found=str(error), todo="give the --out of `python -m trainer.evaluate`"
         ) from error
-    store = Store.open(store_path or Path(store_of["path"]), split if "," not in split else None)
+    store = open_place(place or place_of(store_of["path"], cache, cache_gb), split if "," not in split else None)
     if store.content_digest != store_of["digest"]:
         raise InputError(
-            f"{store.path} is not the store that was scored",
+            f"{store.place} is not the store that was scored",
             found=store.content_digest[:12],
             wanted=store_of["digest"][:12],
             todo="give it with --store",
@@ -195,9 +199,11 @@ def report_data(metrics: dict[str, Any], evaluation: Evaluation, store: Store, v
     }
 
 
-def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12) -> Path:
+def write_report(
+    out: Path, place: Place | None = None, *, cache: Path | None = None, cache_gb: float = 0, videos: int = 12
+) -> Path:
     """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
-    metrics, evaluation, store = read_evaluation(out, store_path)
+    metrics, evaluation, store = read_evaluation(out, place, cache, cache_gb)
     data = json.dumps(report_data(metrics, evaluation, store, videos), allow_nan=False).replace("<", "\\u003c")
     page, unfinished = out / "report.html", out / f".report.{os.getpid()}"
     try:
@@ -210,11 +216,13 @@ def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--store", "store_path", type=click.Path(path_type=Path), help="The store, if it was moved.")
+@click.option("--store", help="The store, if it was moved, or its URL.")
+@cache_options
 @click.option("--videos", default=12, show_default=True, help="Best and worst videos to show.")
-def cli(out: Path, store_path: Path | None, videos: int) -> None:
+def cli(out: Path, store: str | None, cache: Path | None, cache_gb: float, videos: int) -> None:
     """Makes one HTML page of the evaluation in OUT: curves, errors, confusion, best and worst videos."""
-    print(f"report: {write_report(out, store_path, videos=videos)}")
+    place = place_of(store, cache, cache_gb) if store else None
+    print(f"report: {write_report(out, place, cache=cache, cache_gb=cache_gb, videos=videos)}")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pipeline import jobs
 from pipeline.__main__ import cli
 from pipeline.cluster import dask_cluster
 from pipeline.shards import BuiltShard, ShardJob, build_shard
-from tests.pipeline.small_store import SHARDS, VIDEOS, build_small, refusal, tree
+from tests.pipeline.small_store import FRAMES_PER_SHARD, SHARDS, VIDEOS, VIEWS, K, build_small, refusal, tree
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +58,15 @@ def test_a_worker_killed_at_work(
 
 
 def test_the_command_line_builds_on_a_cluster(
-    cluster: Any, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    build = ["build", "--dataset", str(small_root / "own.toml"), "--root", str(small_root), "--views", "0"]
-    assert CliRunner().invoke(cli, [*build, "--store", "here"]).exit_code == 0
-    there = CliRunner().invoke(cli, [*build, "--store", "there", "--scheduler", cluster.scheduler_address])
-    assert there.exit_code == 0, there.exception
-    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)  # the workers have folders of their own
+    monkeypatch.setattr("pipeline.plan.FRAMES_PER_SHARD", FRAMES_PER_SHARD)
+    settings = ["--dataset", str(small_root / "own.toml"), "--root", str(small_root), "--clip-length", str(K)]
+    build = ["build", *settings, "--views", str(VIEWS), "--store", "s", "--scheduler", cluster.scheduler_address]
+    told = CliRunner().invoke(cli, build)
+    assert told.exit_code == 0, told.exception
+    assert tree(tmp_path / "s") == tree(small_store)
 
 
 def test_a_damaged_video_is_named(cluster: Any, small_root: Path, tmp_path: Path) -> None:
