@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,13 +131,14 @@ def test_the_cache_keeps_its_bounds(s3: str, url: str, small_root: Path, small_s
     assert sum(path.stat().st_size for path in small.cache.rglob("*") if path.is_file()) <= room
 
 
-def test_a_new_version_is_fetched(s3: str, small_root: Path, small_store: Path, tmp_path: Path) -> None:
-    url, local = f"{s3}/growing", tmp_path / "local"
+def test_every_version_has_a_place_of_its_own(s3: str, small_root: Path, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", ObjectStore(f"{s3}/growing")
     build_small(small_root, local, split="test")
-    upload(local, ObjectStore(url))
-    place = Remote(url, tmp_path / "cache", GB)
+    upload(local, remote)
+    place = Remote(remote.url, tmp_path / "cache", GB)
     before = open_place(place)
-    shutil.copytree(small_store, local, dirs_exist_ok=True)
-    upload(local, ObjectStore(url))
-    assert same(open_place(place), Store.open(small_store))
-    assert same(before, Store.open(small_store, "test"))
+    remote.put_manifest(replace(load_manifest(local), skipped={"Run/none": "not there"}))
+    after = open_place(place)
+    assert after.path != before.path
+    assert same(before, Store.open(local))
+    assert same(after, Store.open(local))
