@@ -3,7 +3,7 @@ BIN := .venv/bin
 SEED ?= 0
 DEMO := out/demo
 
-.PHONY: install demo test bench faults lint
+.PHONY: install demo picture test bench faults lint
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,11 @@ demo-K%:
 	$(BIN)/python -m trainer.run --store $(DEMO)/store-K$* --preset demo --seed $(SEED) --out $(DEMO)/run-K$*
 	$(BIN)/python -m trainer.evaluate --store $(DEMO)/store-K$* --checkpoint $(DEMO)/run-K$*/checkpoints/last.pt \
 		--out $(DEMO)/evaluation-K$* --json $(DEMO)/metrics-K$*.json --pictures 8
+
+# the README's picture: two actors of one of the demo's test videos, after `make demo`
+PICTURE := $(DEMO)/evaluation-K6/pictures/Rise-v_Rise_test_014.png
+picture: $(PICTURE)
+	$(BIN)/python -c "from PIL import Image; Image.open('$(PICTURE)').save('demo.jpg', quality=80, optimize=True)"
 
 test: install
 	$(BIN)/python -m pytest -n 2

@@ -14,6 +14,21 @@ from typing import Any
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
 
+FORMATS = {
+    "ucf101": ("box_width", "box_height", "first_frame"),
+    "csv": ("box_width", "box_height", "boxes", "first_frame", "first_pixel"),
+    "cvat": (),
+    "coco": ("first_frame", "first_pixel"),
+}
+"""What a card must or may declare of the units of each annotation format; the rest is fixed by the format itself."""
+
+BOXES = {
+    "corners": "x1 y1 x2 y2, x2 - x1 is the width",
+    "inclusive-corners": "x1 y1 x2 y2, x2 is the last pixel: x2 - x1 + 1 is the width",
+    "width-height": "x y width height",
+}
+"""How a csv may write a box."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -23,10 +38,13 @@ class Card:
         name: one word.
         title: one line.
         classes: class names; their order is the label.
-        annotation_format: `ucf101` or `csv`, a reader in `pipeline.annotations`.
+        annotation_format: a reader in `pipeline.annotations`, one of `FORMATS`.
         annotation_files: places below the root; the first that is there is read.
-        box_width, box_height: the frame size that the boxes were drawn in, pixels.
-        first_frame: the number of a video's first frame in the annotations (csv).
+        box_size: width and height of the frames that the boxes were drawn in, pixels; None: each video's own, or as
+            the annotation file says.
+        boxes: how a box is written, one of `BOXES`.
+        first_frame: the number of a video's first frame in the annotations.
+        first_pixel: the coordinate of the leftmost and the topmost pixel in the annotations, 0 or 1.
         test_lists: places of the list of test videos; empty means that there is no test split.
         video_places: places of a video with `{video_id}` in them, files or folders of frames.
         mirrored: for each class the class that its mirror image shows, itself by default.
@@ -39,12 +57,13 @@ class Card:
     classes: tuple[str, ...]
     annotation_format: str
     annotation_files: tuple[str, ...]
-    box_width: int
-    box_height: int
+    box_size: tuple[int, int] | None
     first_frame: int
     test_lists: tuple[str, ...]
     video_places: tuple[str, ...]
     mirrored: tuple[int, ...]
+    boxes: str = "corners"
+    first_pixel: int = 0
     priors: PriorSpec = ACT300
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
@@ -102,7 +121,7 @@ def _parse(raw: dict[str, Any]) -> Card:
             raise TypeError(f"{name} must be a table, [{name}]")
     _only(raw, "", {"name", "title", "classes", "annotations", "splits", "videos", "mirror", "priors", "expected"})
     annotations, videos, splits = raw["annotations"], raw["videos"], raw.get("splits", {})
-    _only(annotations, "annotations.", {"format", "files", "box_width", "box_height", "first_frame"})
+    units = _parse_units(annotations)
     _only(videos, "videos.", {"places"})
     _only(splits, "splits.", {"test_lists"})
     classes = _texts(raw, "classes")
@@ -119,24 +138,46 @@ def _parse(raw: dict[str, Any]) -> Card:
     for place in places:
         if set(re.findall(r"{.*?}", place)) != {"{video_id}"} or place.count("{") != place.count("}"):
             raise ValueError(f"videos.places: {place!r} must have {{video_id}} in it, and no other braces")
-    box_width, box_height = (int(annotations[side]) for side in ("box_width", "box_height"))
-    if not (0 < box_width < 32768 and 0 < box_height < 32768):
-        raise ValueError(f"annotations.box_width and box_height must be 1 to 32767, found {box_width} x {box_height}")
     return Card(
         name=raw["name"],
         title=raw.get("title", raw["name"]),
         classes=classes,
         annotation_format=annotations["format"],
         annotation_files=files,
-        box_width=box_width,
-        box_height=box_height,
-        first_frame=int(annotations.get("first_frame", 0)),
+        **units,
         test_lists=test_lists,
         video_places=places,
         mirrored=tuple(classes.index(mirror.get(name, name)) for name in classes),
         priors=_parse_priors(raw["priors"]) if "priors" in raw else ACT300,
         expected=raw.get("expected", {}),
     )
+
+
+def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Card` that say what the numbers of the annotations mean."""
+    allowed = FORMATS.get(annotations["format"], FORMATS["csv"])  # the readers tell an unknown format
+    declarable = {key for keys in FORMATS.values() for key in keys}
+    _only(annotations, "annotations.", {"format", "files", *declarable})
+    for key in sorted(declarable & annotations.keys() - set(allowed)):
+        raise ValueError(f"annotations.{key} is not for the card to say: the format {annotations['format']} fixes it")
+    sides = [int(annotations[side]) for side in ("box_width", "box_height") if side in annotations]
+    if len(sides) == 1:
+        raise ValueError("annotations.box_width and box_height go together: give both, or neither")
+    if not all(0 < side < 32768 for side in sides):
+        raise ValueError(f"annotations.box_width and box_height must be 1 to 32767, found {sides[0]} x {sides[1]}")
+    if annotations["format"] == "ucf101" and not sides:
+        raise KeyError("annotations.box_width and box_height")
+    boxes, first_pixel = annotations.get("boxes", "corners"), annotations.get("first_pixel", 0)
+    if boxes not in BOXES:
+        raise ValueError(f"annotations.boxes must be one of {', '.join(BOXES)}, found {boxes!r}")
+    if first_pixel not in (0, 1):
+        raise ValueError(f"annotations.first_pixel must be 0 or 1, found {first_pixel!r}")
+    return {
+        "box_size": (sides[0], sides[1]) if sides else None,
+        "boxes": boxes,
+        "first_frame": int(annotations.get("first_frame", 0)),
+        "first_pixel": int(first_pixel),
+    }
 
 
 def _texts(table: Mapping[str, Any], key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.help import GroupedCommand, program_name
 from data_manifests.place import is_url
 
 if TYPE_CHECKING:
     from data_manifests.object_store import ObjectStore
     from pipeline.plan import Plan
-    from pipeline.verify import Finding
 
 _HERE = click.Path(path_type=Path)
+_GROUPS = {
+    "What to build": ("dataset", "root", "place", "scratch", "split", "train_list", "missing"),
+    "Clips and views": ("K", "stride", "views", "seed", "frames", "max_side"),
+    "Matching": ("positive_overlap", "negative_overlap"),
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -26,6 +31,7 @@ def cli() -> None:
     """Turns annotated videos into a store of frames and encoded targets, once, offline.
 
     \b
+    python -m pipeline card    --from my
     python -m pipeline plan    --dataset ucf101 --root ~/ucf101
     python -m pipeline build   --dataset ucf101 --root ~/ucf101 --store stores/ucf101
     python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --png clip.png
@@ -64,11 +70,47 @@ def _what_to_build(command: Any) -> Any:
 
 
 @cli.command()
+@click.option("--from", "root", required=True, type=_HERE, help="Folder of the videos and annotations.")
+@click.option("--annotations", type=_HERE, help="Which annotations, where there are several below it.")
+@click.option("--out", type=_HERE, help="Where to write the card. [default: card.toml in that folder]")
+def card(root: Path, annotations: Path | None, out: Path | None) -> None:
+    """Drafts a card of your own dataset by looking: classes, videos, sizes, what the numbers seem to mean.
+
+    \b
+    python -m pipeline card --from my
+    python -m pipeline plan --dataset my/card.toml --root my
+    """
+    from data_manifests.card import load_card
+    from pipeline.annotations import read_annotations
+    from pipeline.draft import draft_card
+
+    place = out or root / "card.toml"
+    if place.exists():
+        raise InputError(f"{place} is there already", wanted="a new file", todo="choose another --out, or remove it")
+    text = draft_card(root, annotations)
+    place.write_text(text, encoding="utf-8")
+    checks = text.count("CHECK:")
+    click.echo(f"drafted {place}" + (f": look at {checks} CHECK in it" if checks else ""))
+    try:
+        read = read_annotations(load_card(str(place)), root)
+    except InputError as error:
+        raise InputError(
+            "the annotations do not read by that card yet", found=str(error), todo=f"mend {place} or the annotations"
+        ) from error
+    click.echo(f"it reads {read.videos.num_rows:,} videos with {read.tubes.num_rows:,} tubes: go on with plan")
+
+
+@cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--workers", default=0, help="Processes the time is estimated for. [default: all cores]")
 def plan(as_json: bool, workers: int, **options: Any) -> None:
-    """Says what a build would make, from annotations and lists only: no video need be there."""
+    """Says what a build would make, from annotations and lists only: no video need be there.
+
+    \b
+    python -m pipeline plan --dataset ucf101 --root ~/ucf101
+    python -m pipeline plan --dataset my/card.toml --root my --views 4 --json
+    """
     from pipeline.summary import print_plan
 
     workers = workers or _cores()
@@ -79,7 +121,7 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
         print_plan(planned, workers)
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
 @click.option("--store", "place", required=True, help="Folder of the store, or its URL, s3://BUCKET/PREFIX.")
 @click.option("--scratch", type=_HERE, help="For a URL: folder that it is built in first, kept to go on from.")
@@ -87,7 +129,13 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 @click.option("--scheduler", help="Build on the workers of this Dask cluster instead, tcp://HOST:PORT.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def build(place: str, scratch: Path | None, workers: int, scheduler: str | None, quiet: bool, **options: Any) -> None:
-    """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there."""
+    """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there.
+
+    \b
+    python -m pipeline build --dataset ucf101 --root ~/ucf101 --store stores/ucf101
+    python -m pipeline build --dataset my/card.toml --root my --store stores/my --missing skip
+    python -m pipeline build --dataset ucf101 --root ~/ucf101 --store s3://bucket/ucf101 --scratch /scratch/ucf101
+    """
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
     from pipeline.cluster import dask_cluster
@@ -146,58 +194,15 @@ def inspect(store: Path, clip: str | None, view: int, png: Path | None, as_json:
 def verify(
     place: str, deep: bool, mend: bool, dataset: str | None, root: Path | None, scratch: Path | None, workers: int
 ) -> None:
-    """Says what is wrong in a store, down to the row; repairs it from the source."""
-    from data_manifests.card import load_card
-    from pipeline.verify import repair
-    from pipeline.verify import verify as verify_store
+    """Says what is wrong in a store, down to the row; repairs it from the source.
 
-    if is_url(place):
-        _verify_remote(place, scratch, deep, mend)
-        return
-    store = Path(place)
-    if mend and (dataset is None or root is None):
-        raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
-    findings = verify_store(store, deep=deep or mend)
-    _tell(findings)
-    if findings and mend:
-        assert dataset is not None
-        assert root is not None
-        for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores()):
-            click.echo(line)
-        findings = verify_store(store, deep=True)
-    todo = "build it again in another place" if mend else "run verify with --repair, --dataset and --root"
-    _conclude(place, findings, deep or mend, todo)
+    \b
+    python -m pipeline verify stores/ucf101 --deep
+    python -m pipeline verify stores/ucf101 --repair --dataset ucf101 --root ~/ucf101
+    """
+    from pipeline.verify_command import verify_place
 
-
-def _verify_remote(url: str, scratch: Path | None, deep: bool, mend: bool) -> None:
-    from data_manifests.object_store import ObjectStore
-    from pipeline.verify_remote import repair_remote, verify_remote
-
-    if mend and scratch is None:
-        raise InputError("--repair puts a remote store's files anew", wanted="--scratch", todo="add it")
-    remote = ObjectStore(url)
-    findings = verify_remote(remote, deep=deep or mend)
-    _tell(findings)
-    if findings and mend:
-        assert scratch is not None
-        for line in repair_remote(remote, scratch, findings):
-            click.echo(line)
-        findings = verify_remote(remote, deep=True)
-    todo = "build it again at another URL" if mend else "run verify with --repair and --scratch"
-    _conclude(url, findings, deep or mend, todo)
-
-
-def _tell(findings: list[Finding]) -> None:
-    for finding in findings:
-        click.echo(str(finding))
-
-
-def _conclude(place: str, findings: list[Finding], deep: bool, todo: str) -> None:
-    if findings:
-        raise InputError(
-            f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none", todo=todo
-        )
-    click.echo(f"nothing wrong at {place}" + ("" if deep else " (sizes and small files; --deep reads every byte)"))
+    verify_place(place, deep=deep, mend=mend, dataset=dataset, root=root, scratch=scratch, workers=workers or _cores())
 
 
 def _folder_and_remote(place: str, scratch: Path | None) -> tuple[Path, ObjectStore | None]:
@@ -221,7 +226,7 @@ def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any =
 
     card = load_card(options["dataset"])
     root = options["root"]
-    if card.name == "demo":
+    if options["dataset"] == "demo":
         from pipeline.demo import make_demo
 
         root = root or Path("data/demo")
@@ -281,7 +286,7 @@ def _cores() -> int:
 
 def main() -> None:
     """Console entry point."""
-    run_command_line(lambda: cli.main(prog_name="python -m pipeline", standalone_mode=False))
+    run_command_line(lambda: cli.main(prog_name=program_name("pipeline"), standalone_mode=False))
 
 
 if __name__ == "__main__":

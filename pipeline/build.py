@@ -64,6 +64,7 @@ class BuildReport:
     seconds: float
     shards_before: int
     skipped: dict[str, str]
+    left_out: list[str]
 
 
 Progress = Callable[[int, int], None]
@@ -97,7 +98,7 @@ def build(
         planned = _with_plan(manifest, plan)
         jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings)
         records = {name: replace(planned[name], annotations=job.annotations_digest) for name, job in jobs.items()}
-        _check_annotations(manifest, records)
+        _check_annotations(planned, records)
         to_build = [jobs[name] for name, record in sorted(records.items()) if record.files is None]
         frames = sum(video.annotated_frames or 0 for job in to_build for video in job.videos)
         shards = {**planned, **records}
@@ -119,7 +120,7 @@ def build(
             manifest = replace(manifest, files=files)
             save_manifest(manifest, store)
     done = sum(manifest.shards[job.name].frames for job in to_build)
-    return BuildReport(len(to_build), done, time.monotonic() - started, before, plan.skipped)
+    return BuildReport(len(to_build), done, time.monotonic() - started, before, plan.skipped, plan.left_out)
 
 
 def present_manifest(store: Path) -> Manifest | None:
@@ -256,23 +257,20 @@ def _open_or_create(settings: Settings, store: Path) -> Manifest:
 
 def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:
     """The store's shards and the plan's."""
-    there = {video_id for record in manifest.shards.values() for video_id in record.videos}
-    again = [name for name, record in plan.shards.items() if name in manifest.shards or there & set(record.videos)]
+    kept = {name: record for name, record in manifest.shards.items() if plan.replanned.get(name) != record}
+    there = {video_id for record in kept.values() for video_id in record.videos}
+    again = [name for name, record in plan.shards.items() if name in kept or there & set(record.videos)]
     if again:
         raise InputError(
             "another build changed the store since this one was planned",
             found=f"{', '.join(sorted(again)[:5])} planned by both",
             todo="run the same command again",
         )
-    return {**manifest.shards, **plan.shards}
+    return {**kept, **plan.shards}
 
 
-def _check_annotations(manifest: Manifest, records: dict[str, ShardRecord]) -> None:
-    changed = [
-        name
-        for name, record in manifest.shards.items()
-        if name in records and record.annotations != records[name].annotations
-    ]
+def _check_annotations(planned: dict[str, ShardRecord], records: dict[str, ShardRecord]) -> None:
+    changed = [name for name in records if planned[name].annotations not in ("", records[name].annotations)]
     if changed:
         raise InputError(
             "annotations of videos in the store have changed since it was planned",

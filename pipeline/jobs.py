@@ -55,7 +55,7 @@ def shard_jobs(
     for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
         if video_id in known:
             tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
-    counted = card.annotation_format != "csv"
+    counted = card.annotation_format == "ucf101"
     jobs = {}
     for name, record in records.items():
         gone = [video_id for video_id in record.videos if video_id not in known]
@@ -71,11 +71,15 @@ def shard_jobs(
         rows = [known[video_id] for video_id in record.videos]
         of_shard = tuple(
             VideoJob(
-                row["video_id"], row["path"], row["frames"] if counted else None, tuple(tubes.get(row["video_id"], ()))
+                row["video_id"],
+                row["path"],
+                row["frames"] if counted else None,
+                None if row["width"] is None else (row["width"], row["height"]),
+                tuple(tubes.get(row["video_id"], ())),
             )
             for row in rows
         )
-        jobs[name] = ShardJob(name, record.split, root, store, settings, (card.box_width, card.box_height), of_shard)
+        jobs[name] = ShardJob(name, record.split, root, store, settings, of_shard)
     return jobs
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from data_manifests.errors import InputError
+from data_manifests.kernel import kernel
 from data_manifests.prior_spec import PriorSpec
-from pipeline.kernel import kernel
 from pipeline.priors import make_priors, prior_shapes
 
 LEAST_OVERLAP = np.float32(1e-6)
@@ -177,7 +177,7 @@ def match_rows(boxes, grid, positive, negative, scratch):
     """
     G = len(boxes)
     lowest = min(positive, negative)
-    touched = 0
+    touched = np.int64(0)
     first_prior = np.full(G, -1)
     first_overlap = np.zeros(G, np.float32)
     for g in range(G):
@@ -195,33 +195,32 @@ def match_rows(boxes, grid, positive, negative, scratch):
         bipartite, overlaps = _bipartite(boxes, grid.boxes)
 
     matched = 0
+    positives = np.empty(touched + G, np.int64)
     for i in range(touched):
         p = scratch.prior[i]
         if scratch.best_overlap[p] < positive:
             continue
-        scratch.tube[matched] = p
+        positives[matched] = p
         matched += 1
-    rows = np.empty(matched + G, np.int64)
-    rows[:matched] = scratch.tube[:matched]
     for g in range(G):
         p = bipartite[g]
         if p < 0:
             continue
         if scratch.best[p] < 0 or scratch.best_overlap[p] < positive:
-            rows[matched] = p
+            positives[matched] = p
             matched += 1
         if scratch.best[p] < 0:
             scratch.prior[touched] = p
             touched += 1
-    ignored = np.empty(touched, np.int64)
+    band = np.empty(touched, np.int64)
     ignores = 0
     for i in range(touched):
         p = scratch.prior[i]
         if scratch.best[p] >= 0 and negative <= scratch.best_overlap[p] < positive and not _contains(bipartite, p):
-            ignored[ignores] = p
+            band[ignores] = p
             ignores += 1
-    positives = np.sort(rows[:matched])
-    band = np.sort(ignored[:ignores])
+    _sort(positives, matched)
+    _sort(band, ignores)
     best, best_overlap = scratch.best, scratch.best_overlap
     result_tube = np.empty(matched, np.int64)
     result_overlap = np.empty(matched, np.float32)
@@ -231,14 +230,13 @@ def match_rows(boxes, grid, positive, negative, scratch):
         for g in range(G):
             if bipartite[g] == p:
                 result_tube[i], result_overlap[i] = g, overlaps[g]
-    band_overlap = best_overlap[band]
     for i in range(touched):
         best[scratch.prior[i]] = -1
     for i in range(matched):
         scratch.prior[i], scratch.tube[i], scratch.overlap[i] = positives[i], result_tube[i], result_overlap[i]
     for i in range(ignores):
         scratch.prior[matched + i], scratch.tube[matched + i] = band[i], -1
-        scratch.overlap[matched + i] = band_overlap[i]
+        scratch.overlap[matched + i] = best_overlap[band[i]]
     return matched + ignores
 
 
@@ -318,6 +316,21 @@ def _bipartite(boxes, priors):
             overlaps[g, prior] = 0
             dirty[g] = dirty[g] or best_of[g] == prior
     return chosen, chosen_overlap
+
+
+@kernel
+@no_type_check
+def _sort(values, n):
+    """Sorts the first n in place, by Shell's method; np.sort alone takes numba a second to compile."""
+    gap = n // 2
+    while gap > 0:
+        for i in range(gap, n):
+            value, j = values[i], i
+            while j >= gap and values[j - gap] > value:
+                values[j] = values[j - gap]
+                j -= gap
+            values[j] = value
+        gap //= 2
 
 
 @kernel

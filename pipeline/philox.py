@@ -10,7 +10,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from pipeline.kernel import kernel
+from data_manifests.kernel import kernel
 
 _ROUNDS = 10
 _MULTIPLY = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

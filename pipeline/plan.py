@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ FRAMES_PER_SHARD = 4096
 
 BYTES_PER_PIXEL = {"jpeg": 0.245, "raw": 3.0}
 """Of a stored frame: measured on the 65 real videos at quality 95."""
+ASSUMED_SIZE = (320, 240)
+"""Of videos whose annotations do not say their frames' size, for the estimate of the size."""
 BYTES_PER_VIEW = 960.0
 """Of a stored view with its targets at K = 6: measured on UCF101-24's annotations."""
 FRAMES_PER_SECOND = 900.0
@@ -40,6 +44,8 @@ class Plan:
         clips: index of their clips, by row of `videos`.
         shards: by name, in order; those the store already has are not among them.
         skipped: videos that are not there, and the places looked at.
+        replanned: unfinished shards of an interrupted build that had videos which this build leaves out; what is left of
+            them is planned again.
     """
 
     settings: Settings
@@ -48,12 +54,23 @@ class Plan:
     clips: ClipIndex
     shards: dict[str, ShardRecord]
     skipped: dict[str, str]
+    replanned: dict[str, ShardRecord] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Videos that an interrupted build was to build and this one is not, other than those that are not there."""
+        planned = {video_id for record in self.replanned.values() for video_id in record.videos}
+        return sorted(planned - set(self.videos["video_id"].to_pylist()) - self.skipped.keys())
 
     @property
     def bytes(self) -> int:
         """Estimated size of the store."""
         codec = self.settings.frames.split(":")[0]
-        pixels = self.videos["width"].to_numpy().astype(np.int64) * self.videos["height"].to_numpy()
+        sides = zip(("width", "height"), ASSUMED_SIZE, strict=True)
+        width, height = (
+            pc.fill_null(self.videos[side], assumed).to_numpy().astype(np.int64) for side, assumed in sides
+        )
+        pixels = width * height
         frames = float((pixels * self.videos["frames"].to_numpy()).sum()) * BYTES_PER_PIXEL[codec]
         views = len(self.clips.video) * (1 + self.settings.views)
         return int(frames + views * BYTES_PER_VIEW * (8 + 16 * self.settings.K) / 104)
@@ -132,7 +149,12 @@ class Plan:
             "settings_digest": self.settings.digest,
             **{f"{split}_videos": self.counts(split) for split in splits},
             "shards": len(self.shards),
-            "estimate": {"bytes": self.bytes, "seconds": round(self.seconds(workers), 1), "workers": workers},
+            "estimate": {
+                "bytes": self.bytes,
+                "seconds": round(self.seconds(workers), 1),
+                "workers": workers,
+                "videos_of_unknown_size": self.videos["width"].null_count,
+            },
             "oddities": [
                 {"rule": o.rule, "meaning": o.meaning, "count": o.count, "examples": list(o.examples)}
                 for o in self.annotations.oddities
@@ -191,8 +213,11 @@ def make_plan(
             wanted="videos at " + " or ".join(card.video_places),
             todo="put them there, or check --root, --split and --train-list",
         )
-    taken = {video_id for record in present.shards.values() for video_id in record.videos} if present else set()
-    shards = _lay_out(videos, taken, present.shards if present else {})
+    kept = present.shards if present else {}
+    replanned = _replanned(kept, set(videos["video_id"].to_pylist()), {split} if split else {"train", "test"})
+    kept = {name: record for name, record in kept.items() if name not in replanned}
+    taken = {video_id for record in kept.values() for video_id in record.videos}
+    shards = _lay_out(videos, taken, kept)
     return Plan(
         settings,
         annotations,
@@ -200,6 +225,7 @@ def make_plan(
         index_clips(videos, annotations.tubes, settings.K, settings.stride),
         shards,
         skipped,
+        replanned,
     )
 
 
@@ -221,15 +247,25 @@ def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple
     return videos.filter(pc.not_equal(videos["path"], "")), skipped
 
 
+def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:
+    """All unfinished shards of the splits, if one of them has a video that is not at hand; else none."""
+    unfinished = {name: record for name, record in present.items() if record.files is None and record.split in splits}
+    complete = all(at_hand.issuperset(record.videos) for record in unfinished.values())
+    return {} if complete else unfinished
+
+
 def _lay_out(videos: pa.Table, taken: set[str], present: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
     shards: dict[str, ShardRecord] = {}
     rows = zip(videos["video_id"].to_pylist(), videos["split"].to_pylist(), videos["frames"].to_pylist(), strict=True)
     filling: dict[str, tuple[list[str], int]] = {}
-    number = {split: sum(record.split == split for record in present.values()) for split in ("train", "test")}
+
+    def free(split: str) -> Iterator[str]:
+        return (name for number in itertools.count() if (name := f"{split}-{number:05d}") not in present)
+
+    names = {split: free(split) for split in ("train", "test")}
 
     def close(split: str) -> None:
-        shards[f"{split}-{number[split]:05d}"] = ShardRecord(split, tuple(filling.pop(split)[0]))
-        number[split] += 1
+        shards[next(names[split])] = ShardRecord(split, tuple(filling.pop(split)[0]))
 
     for video_id, split, frames in rows:
         if video_id in taken:

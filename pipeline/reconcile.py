@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_manifests.errors import InputError
+from pipeline.annotations.rules import clip_boxes
 
 RULES = {
     "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
+    "clipped-boxes": "boxes that reach past the decoded frame are clipped to it",
     "scaled-boxes": "the video has another size than the boxes were drawn in: boxes are scaled along",
 }
 
@@ -50,7 +52,8 @@ def reconcile(
         box_size: width and height that the boxes were drawn in.
 
     Raises:
-        InputError: the counts differ in another way than a rule explains, or a tube reaches past the video's end.
+        InputError: the counts differ in another way than a rule explains, a tube reaches past the video's end, or a
+            box lies outside the frame.
     """
     rules = []
     if annotated_frames is not None and decoded.frames != annotated_frames:
@@ -71,11 +74,20 @@ def reconcile(
                 wanted=f"at least {tube.first_frame + len(tube.boxes)}",
                 todo="replace the file, or mend the annotations",
             )
+    clipped = [_clipped(tube, video_id, box_size) for tube in tubes]
+    if any(after is not before for before, after in zip(tubes, clipped, strict=True)):
+        rules.append("clipped-boxes")
+    tubes = clipped
     if (decoded.width, decoded.height) != box_size:
         rules.append("scaled-boxes")
         scale = np.array([decoded.width / box_size[0], decoded.height / box_size[1]] * 2, np.float32)
         tubes = [replace(tube, boxes=tube.boxes * scale) for tube in tubes]
     return tubes, tuple(rules)
+
+
+def _clipped(tube: Tube, video_id: str, size: tuple[int, int]) -> Tube:
+    boxes = clip_boxes(tube.boxes, size, f"{video_id} tube {tube.index}", tube.first_frame)
+    return tube if np.array_equal(boxes, tube.boxes) else replace(tube, boxes=boxes)
 
 
 def _one_frame_earlier(tube: Tube) -> Tube:

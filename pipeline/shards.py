@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 
 from data_manifests.errors import InputError
 from data_manifests.layout import (
@@ -33,7 +32,7 @@ from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync
 from data_manifests.tables import TUBES, VIDEOS, box_column
 from pipeline.arrays import RowStream, write_groups
 from pipeline.clips import valid_clips
-from pipeline.frames import Frame, FrameSource, open_frames
+from pipeline.frames import Frame, open_frames
 from pipeline.matching import MatchRule, PriorGrid, prior_grid
 from pipeline.reconcile import Decoded, Tube, reconcile
 from pipeline.targets import ViewTargets, video_targets
@@ -47,11 +46,17 @@ _TARGETS = ("prior", "label", "tube", "overlap", "loc")
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video of a shard: where it lies, and what its annotations say."""
+    """One video of a shard: where it lies, and what its annotations say.
+
+    Args:
+        annotated_frames: None where the annotation format does not count them.
+        box_size: width and height that the boxes were drawn in; None: the video's own.
+    """
 
     video_id: str
     path: str
     annotated_frames: int | None
+    box_size: tuple[int, int] | None
     tubes: tuple[Tube, ...]
 
 
@@ -65,7 +70,6 @@ class ShardJob:
         root: of the dataset, on the worker's machine.
         store: where the shard is to be.
         settings: of the store.
-        box_size: width and height that the annotated boxes were drawn in.
         videos: in order.
     """
 
@@ -74,7 +78,6 @@ class ShardJob:
     root: Path
     store: Path
     settings: Settings
-    box_size: tuple[int, int]
     videos: tuple[VideoJob, ...]
 
     @property
@@ -88,7 +91,8 @@ class ShardJob:
             )
             for video in self.videos
         ]
-        return digest([self.split, self.box_size, videos])
+        sizes = [video.box_size for video in self.videos]
+        return digest([self.split, sizes[0] if len(set(sizes)) == 1 else sizes, videos])
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,10 @@ def build_shard(job: ShardJob) -> BuiltShard:
     making.mkdir(parents=True)
     try:
         return BuiltShard(job.name, _ShardWriter(job, making).write(), making)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(job.store)  # a full disk names no file
         raise
 
 
@@ -181,13 +187,13 @@ class _ShardWriter:
 
     def _add_video(self, video: VideoJob, grid: PriorGrid) -> None:
         first_row = self.streams["frames/crc32c"].rows
-        decoded = self._add_frames(video)
+        decoded, native = self._add_frames(video)
         tubes, rules = reconcile(
             video.video_id,
             list(video.tubes),
             decoded,
             annotated_frames=video.annotated_frames,
-            box_size=self.job.box_size,
+            box_size=video.box_size or native,
         )
         self._add_clips(video.video_id, decoded, tubes, first_row, grid)
         self.tubes += [(video.video_id, tube) for tube in tubes]
@@ -196,33 +202,37 @@ class _ShardWriter:
         note = {"video_id": video.video_id, "first_row": first_row, "decoder": decoded.decoder, "rules": list(rules)}
         self.notes.append(note)
 
-    def _add_frames(self, video: VideoJob) -> Decoded:
+    def _add_frames(self, video: VideoJob) -> tuple[Decoded, tuple[int, int]]:
+        """What was stored, and the file's own width and height."""
         settings, stream = self.job.settings, self.streams["frames/bytes"]
         row = self.streams["frames/crc32c"].rows
-        shape: tuple[int, ...] | None = None
+        native: tuple[int, ...] | None = None
+        shape: tuple[int, ...] = ()
         ends: list[int] = []
         crcs: list[int] = []
         source = open_frames(self.job.root / video.path)
-        for frame in _shrunk(source, settings.max_side):
-            if shape is not None and frame.shape != shape:
+        for frame in source:
+            if native is not None and frame.shape != native:
                 raise InputError(
                     f"video {video.video_id} changes its frame size at frame {len(ends)}",
                     found=f"{frame.shape[1]} x {frame.shape[0]}",
-                    wanted=f"{shape[1]} x {shape[0]}",
+                    wanted=f"{native[1]} x {native[0]}",
                     todo="replace the file, or take the video out of the lists",
                 )
+            native = frame.shape
+            frame = _shrunk(frame, settings.max_side)
             shape = frame.shape
             encoded = encode_frame(frame, settings.frames)
             stream.append_bytes(encoded)
             crcs.append(frame_crc32c(self.job.name, row + len(crcs), encoded))
             ends.append(stream.rows)
-        if shape is None:
+        if native is None:
             raise InputError(
                 f"video {video.video_id} has no frames", todo="replace the file, or take the video out of the lists"
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        return Decoded(len(ends), shape[1], shape[0], source.decoder)
+        return Decoded(len(ends), shape[1], shape[0], source.decoder), (native[1], native[0])
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:
         settings = self.job.settings
@@ -290,14 +300,12 @@ class _ShardWriter:
         pq.write_table(pa.Table.from_arrays(columns, schema=TUBES), self.folder / "tubes.parquet")
 
 
-def _shrunk(source: FrameSource, max_side: int | None) -> Iterator[Frame]:
-    for frame in source:
-        longer = max(frame.shape[:2])
-        if max_side is not None and longer > max_side:
-            size = tuple(max(1, round(side * max_side / longer)) for side in frame.shape[1::-1])
-            yield cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        else:
-            yield frame
+def _shrunk(frame: Frame, max_side: int | None) -> UInt8[np.ndarray, "shrunk_height shrunk_width 3"]:
+    longer = max(frame.shape[:2])
+    if max_side is None or longer <= max_side:
+        return frame
+    size = tuple(max(1, round(side * max_side / longer)) for side in frame.shape[1::-1])
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def encode_frame(frame: Frame, codec: str) -> bytes:

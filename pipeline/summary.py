@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipeline.build import BuildReport
-from pipeline.plan import Plan
+from pipeline.plan import ASSUMED_SIZE, Plan
 
 
 def print_plan(plan: Plan, workers: int) -> None:
@@ -36,6 +36,11 @@ def print_plan(plan: Plan, workers: int) -> None:
         f"{told['shards']} shards to build, about {estimate['bytes'] / 1e9:.2f} GB, "
         f"about {estimate['seconds'] / 60:.1f} min with {workers} workers"
     )
+    if estimate["videos_of_unknown_size"]:
+        console.print(
+            f"  taking the frames of {estimate['videos_of_unknown_size']:,} videos as {ASSUMED_SIZE[0]} x {ASSUMED_SIZE[1]}: "
+            "their own size is known when they are decoded"
+        )
     for oddity in told["oddities"]:
         console.print(f"rule [bold]{oddity['rule']}[/] applied {oddity['count']:,} times: {oddity['meaning']}")
         console.print(f"  first: {', '.join(oddity['examples'])}", highlight=False)
@@ -71,6 +76,10 @@ def print_report(report: BuildReport, store: Path) -> None:
     if report.skipped:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
         for video_id in report.skipped:
+            print(f"  {video_id}")
+    if report.left_out:
+        print(f"left out {len(report.left_out):,} videos that an interrupted build was to build and this one was not:")
+        for video_id in report.left_out:
             print(f"  {video_id}")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64, Integer, UInt8, UInt16, UInt64
 
 from data_manifests.errors import InputError
+from data_manifests.kernel import kernel
 from data_manifests.layout import IGNORED
-from pipeline.kernel import kernel
 from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
 from pipeline.philox import video_key
 from pipeline.views import draw_view, project, whole_frame
@@ -156,24 +156,31 @@ def _fill(
     filled = 0
     stream = np.zeros(9, np.uint64)
     rect = np.zeros(4, np.int64)
+    tubes = np.empty(len(first), np.int64)
     while done < len(starts):
-        start = starts[done]
-        tubes = np.flatnonzero((first <= start) & (first + length >= start + K))
-        boxes = np.empty((len(tubes), K, 4), np.float32)
-        for i in range(len(tubes)):
+        start, T = starts[done], 0
+        for t in range(len(first)):
+            if first[t] <= start and first[t] + length[t] >= start + K:
+                tubes[T] = t
+                T += 1
+        boxes = np.empty((T, K, 4), np.float32)
+        for i in range(T):
             row = begin[tubes[i]] + start - first[tubes[i]]
-            boxes[i] = flat[row : row + K]
+            for k in range(K):
+                for side in range(4):
+                    boxes[i, k, side] = flat[row + k, side]
         projected = np.empty_like(boxes)
         filled_before = filled
         for view in range(1 + views):
             if view == 0:
                 whole_frame(width, height, rect)
-                flip, drawn, bits = False, 0, project(boxes, rect, False, projected)
+                flip = np.bool_(False)
+                drawn, bits = 0, project(boxes, rect, flip, projected)
             else:
                 flip, drawn, bits = draw_view(stream, key0, key1, start, view, boxes, width, height, rect, projected)
-            in_view = np.empty(len(tubes), np.int64)
+            in_view = np.empty(T, np.int64)
             count = 0
-            for i in range(len(tubes)):
+            for i in range(T):
                 if (bits >> np.uint64(i)) & np.uint64(1):
                     in_view[count] = tubes[i]
                     count += 1
@@ -192,7 +199,8 @@ def _fill(
                     owner = in_view[scratch.tube[i]]
                     label[filled + i], tube[filled + i] = class_and_mirror[np.int64(flip), owner] + 1, owner
             filled += M
-            rectangle[done, view] = rect
+            for side in range(4):
+                rectangle[done, view, side] = rect[side]
             mirrored[done, view], sampler[done, view], kept[done, view] = flip, drawn, bits
             offsets[done * (1 + views) + view + 1] = M
         done += 1

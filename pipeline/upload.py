@@ -44,9 +44,14 @@ def upload(store: Path, remote: ObjectStore, progress: Progress | None = None) -
     Stopped anywhere, it leaves a store that says which shards it lacks; the same call goes on from there.
 
     Raises:
-        InputError: another store lies there, a local file is damaged, or the object store refuses.
+        InputError: the local store is not finished, another store lies there, a local file is damaged, or the object store refuses.
     """
     ours = load_manifest(store)
+    if ours.unfinished:
+        raise InputError(
+            f"the store at {store} is not finished", found=f"{len(ours.unfinished)} shards are to be built",
+            todo="run its `python -m pipeline build` again; it goes on from there",
+        )  # fmt: skip
     theirs = check_same_store(ours, remote)
     if theirs == ours:
         return 0

@@ -17,7 +17,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from pipeline.kernel import kernel
+from data_manifests.kernel import kernel
 from pipeline.matching import mean_iou
 from pipeline.philox import open_stream, uniform
 
@@ -37,9 +37,9 @@ MAX_REDRAWS = 20
 def _draw_crop(stream, boxes, crop):
     """Fills `crop` (x1 y1 x2 y2 in [0, 1] of the canvas) and returns the sampler it came from, 0 to 6."""
     crops = np.zeros((7, 4), np.float32)
-    crops[0, 2:] = 1
+    crops[0, 2], crops[0, 3] = 1, 1
     satisfied = np.zeros(7, np.bool_)
-    satisfied[0] = True
+    satisfied[0], count = True, 1
     for sampler in range(1, 7):
         for _ in range(MAX_TRIALS):
             scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * uniform(stream)
@@ -54,12 +54,14 @@ def _draw_crop(stream, boxes, crop):
                     satisfied[sampler] = True
                     break
             if satisfied[sampler]:
+                count += 1
                 break
-    chosen = np.int64(uniform(stream) * satisfied.sum())
+    chosen = np.int64(uniform(stream) * count)
     for sampler in range(7):
         if satisfied[sampler]:
             if chosen == 0:
-                crop[:] = crops[sampler]
+                for side in range(4):
+                    crop[side] = crops[sampler, side]
                 return sampler
             chosen -= 1
     return 0

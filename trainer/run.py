@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.help import GroupedCommand, program_name
 from trainer.config import Config, config_fields, load_config
 from trainer.place import Place, cache_options, place_of
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from trainer.model import ActNet
 
 _PATH = click.Path(path_type=Path)
+_GROUPS = {
+    "Files": ("store", "val_store", "cache", "cache_gb", "split", "preset", "init", "out", "resume"),
+    "Network": ("width", "norm", "fc6_dilation", "frozen", "ema"),
+    "Optimiser": (
+        "iterations", "batch", "accumulate", "base_lr", "schedule", "milestones", "warmup", "shared_rate", "momentum",
+        "weight_decay", "clip_norm",
+    ),
+    "Samples and machine": ("distort", "seed", "workers", "device", "amp", "channels_last", "compile", "profile"),
+    "Records": ("log_every", "save_every", "keep", "eval_every"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,11 @@ def _settings(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=GroupedCommand,
+    groups=_GROUPS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.option("--store", required=True, help="Store to train on: a folder, or a URL with --cache.")
 @click.option("--val-store", help="Store to validate on, with --eval-every.")
 @cache_options
@@ -324,7 +339,7 @@ def _milestones(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Console entry point."""
-    run_command_line(lambda: cli.main(prog_name="python -m trainer.run", standalone_mode=False))
+    run_command_line(lambda: cli.main(prog_name=program_name("trainer.run"), standalone_mode=False))
 
 
 if __name__ == "__main__":

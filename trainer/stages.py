@@ -101,12 +101,12 @@ def profile_steps(
     for _ in range(steps):
         run_step(clock)
     spent = {stage: total / steps for stage, total in clock.seconds().items()}
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as trace:
-        run_step(clock)
     if out is not None:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as trace:
+            run_step(clock)
         out.mkdir(parents=True, exist_ok=True)
         trace.export_chrome_trace(str(out / "trace.json"))
         (out / "profile.json").write_text(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
-from pipeline.annotations import csv_boxes, ucf101
+from pipeline.annotations import coco, csv_boxes, cvat, ucf101
 from pipeline.annotations.rules import Annotations, OddityCounter, make_tables, safe_video_id
 
-_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read}
+_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read, "cvat": cvat.read, "coco": coco.read}
 
 
 def read_annotations(card: Card, root: Path) -> Annotations:
@@ -31,7 +31,8 @@ def read_annotations(card: Card, root: Path) -> Annotations:
             wanted=f"one of {', '.join(_FORMATS)}",
             todo=f"did you mean {near[0]}?" if near else "mend annotations.format",
         )
-    path = _first_there(card.annotation_files, root, "annotation file", card)
+    folders = card.annotation_format == "cvat"
+    path = _first_there(card.annotation_files, root, "annotation file", card, folders=folders)
     oddities = OddityCounter()
     videos = reader(path, card, oddities)
     test_ids: set[str] = set()
@@ -72,9 +73,9 @@ def read_ids(path: Path, known: set[str]) -> list[str]:
     return ids
 
 
-def _first_there(places: tuple[str, ...], root: Path, what: str, card: Card) -> Path:
+def _first_there(places: tuple[str, ...], root: Path, what: str, card: Card, *, folders: bool = False) -> Path:
     for place in places:
-        if (root / place).is_file():
+        if (root / place).is_file() or (folders and (root / place).is_dir()):
             return root / place
     raise InputError(
         f"no {what} of {card.name} below {root}",

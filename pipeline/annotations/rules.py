@@ -60,11 +60,17 @@ class RawTube:
 
 @dataclass(frozen=True)
 class RawVideo:
-    """A video as its file has it; `frames` is None where the format does not say."""
+    """A video as its file has it.
+
+    Args:
+        frames: how many; None where the format does not say.
+        size: width and height that the boxes were drawn in; None: as the card says, or the video's own.
+    """
 
     video_id: str
     frames: int | None
     tubes: tuple[RawTube, ...]
+    size: tuple[int, int] | None = None
 
 
 class OddityCounter:
@@ -112,7 +118,8 @@ def make_tables(
     video_rows: list[dict[str, object]] = []
     tube_rows: list[tuple[str, int, RawTube]] = []
     for video in videos:
-        tubes = [_repair(video, index, tube, card, source, oddities) for index, tube in enumerate(video.tubes)]
+        size = video.size or card.box_size
+        tubes = [_repair(video, index, tube, size, source, oddities) for index, tube in enumerate(video.tubes)]
         for index, tube in enumerate(tubes):
             if any(_identical(tube, other) for other in tubes[:index]):
                 oddities.add("identical-tubes", f"{video.video_id} tube {index}")
@@ -123,8 +130,8 @@ def make_tables(
                 "video_id": video.video_id,
                 "split": "test" if video.video_id in test_ids else "train",
                 "frames": video.frames if video.frames is not None else max(ends, default=0),
-                "width": card.box_width,
-                "height": card.box_height,
+                "width": size and size[0],
+                "height": size and size[1],
                 "path": "",
             }
         )
@@ -139,7 +146,14 @@ def make_tables(
     return Annotations(*tables, oddities.rows())
 
 
-def _repair(video: RawVideo, index: int, tube: RawTube, card: Card, source: str, oddities: OddityCounter) -> RawTube:
+def _repair(
+    video: RawVideo,
+    index: int,
+    tube: RawTube,
+    size: tuple[int, int] | None,
+    source: str,
+    oddities: OddityCounter,
+) -> RawTube:
     where = f"{video.video_id} tube {index}"
     boxes = tube.boxes
     if video.frames is not None and tube.first_frame + len(boxes) > video.frames:
@@ -156,20 +170,32 @@ def _repair(video: RawVideo, index: int, tube: RawTube, card: Card, source: str,
     if not np.isfinite(boxes).all():
         frame = tube.first_frame + int(np.argmin(np.isfinite(boxes).all(1)))
         raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
-    edges = np.array([card.box_width, card.box_height] * 2, np.float32)
-    clipped = np.clip(boxes, 0, edges)
+    clipped = clip_boxes(boxes, size, f"{source}: {where}", tube.first_frame)
     if not np.array_equal(clipped, boxes):
         oddities.add("clipped-boxes", where)
+    return RawTube(tube.label, tube.first_frame, clipped)
+
+
+def clip_boxes(
+    boxes: Float32[np.ndarray, "frames 4"], size: tuple[int, int] | None, where: str, first_frame: int
+) -> Float32[np.ndarray, "frames 4"]:
+    """The boxes within a frame of `size`; where the size is not known yet, within its left and upper edges.
+
+    Raises:
+        InputError: nothing is left of one.
+    """
+    edges = np.array([*size, *size] if size else [np.inf] * 4, np.float32)
+    clipped = np.clip(boxes, 0, edges)
     empty = (clipped[:, 2:] <= clipped[:, :2]).any(1)
     if empty.any():
         at = int(np.argmax(empty))
         raise InputError(
-            f"{source}: {where}, frame {tube.first_frame + at}: the box is empty or outside the frame",
+            f"{where}, frame {first_frame + at}: the box is empty or outside the frame",
             found=f"x1 y1 x2 y2 = {boxes[at].tolist()}",
-            wanted=f"x1 < x2 and y1 < y2 within {card.box_width} x {card.box_height}",
+            wanted="x1 < x2 and y1 < y2 within " + (f"{size[0]} x {size[1]}" if size else "the frame"),
             todo="mend or remove that box",
         )
-    return RawTube(tube.label, tube.first_frame, clipped)
+    return clipped
 
 
 def _identical(a: RawTube, b: RawTube) -> bool:

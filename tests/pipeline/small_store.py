@@ -48,13 +48,22 @@ class Here(Executor):
         return future
 
 
-def plan_small(root: Path, store: Path, split: str | None = None, missing: str = "error", **settings: Any) -> Plan:
+def plan_small(
+    root: Path,
+    store: Path,
+    split: str | None = None,
+    missing: str = "error",
+    train_list: Path | None = None,
+    **settings: Any,
+) -> Plan:
     """The plan of a store of several shards."""
     card = load_card(str(root / "own.toml"))
     chosen = plain_settings(card, **{"K": K, "views": VIEWS, **settings})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.plan.FRAMES_PER_SHARD", FRAMES_PER_SHARD)
-        return make_plan(card, root, chosen, split=split, missing=missing, present=present_manifest(store))
+        return make_plan(
+            card, root, chosen, split=split, missing=missing, train_list=train_list, present=present_manifest(store)
+        )
 
 
 def build_small(

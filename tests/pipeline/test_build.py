@@ -174,6 +174,33 @@ def test_a_damaged_video_is_named_and_the_rest_stays(small_root: Path, small_sto
     assert tree(store) == tree(small_store)
 
 
+def test_a_damaged_video_may_be_left_out_afterwards(small_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(small_root, root)
+    video = root / "videos" / "Run" / "v_4.avi"
+    video.write_bytes(video.read_bytes()[:3000])
+    refusal(build_small, root, tmp_path / "s")
+    video.unlink()
+    assert list(build_small(root, tmp_path / "s", missing="skip").skipped) == ["Run/v_4"]
+    manifest = load_manifest(tmp_path / "s")
+    assert not manifest.unfinished
+    assert {v for record in manifest.shards.values() for v in record.videos} == VIDEOS.keys() - {"Run/v_4"}
+    build_small(root, tmp_path / "direct", missing="skip")
+    assert tree(tmp_path / "s") == tree(tmp_path / "direct")
+
+
+def test_videos_that_an_interrupted_build_planned_are_left_out_by_name(small_root: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    whole = root / "videos" / "Run" / "v_4.avi"
+    whole.write_bytes(whole.read_bytes()[:3000])
+    refusal(build_small, root, store)
+    listed = tmp_path / "list"
+    listed.write_text("\n".join(video for video in VIDEOS if video.startswith("Run") and video != "Run/v_4"))
+    assert build_small(root, store, train_list=listed).left_out == ["Run/v_4"]
+    assert not load_manifest(store).unfinished
+
+
 def test_missing_videos(small_root: Path, small_store: Path, tmp_path: Path) -> None:
     root = tmp_path / "d"
     shutil.copytree(small_root, root)

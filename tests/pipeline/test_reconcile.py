@@ -55,4 +55,4 @@ def test_formats_that_count_no_frames_are_held_to_their_tubes() -> None:
 
 
 def test_every_rule_is_explained() -> None:
-    assert RULES.keys() == {"packed-b-frames", "scaled-boxes"}
+    assert RULES.keys() == {"packed-b-frames", "clipped-boxes", "scaled-boxes"}

@@ -119,10 +119,11 @@ def test_frames_that_change_their_size(tmp_path: Path, monkeypatch: pytest.Monke
     write_own(tmp_path / "d", tube_rows("Run/a", 1, 6))
     write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(8))
 
-    def changing(source: object, max_side: object) -> list[np.ndarray]:
-        return [*moving_square(4), *moving_square(4, width=80)]
+    class Changing(list):
+        decoder = "images"
 
-    monkeypatch.setattr(shards, "_shrunk", changing)
+    frames = Changing([*moving_square(4), *moving_square(4, width=80)])
+    monkeypatch.setattr(shards, "open_frames", lambda path: frames)
     message = refusal(build_small, tmp_path / "d", tmp_path / "s")
     assert "Run/a changes its frame size at frame 4" in message
     assert "80 x 48" in message

@@ -1,6 +1,5 @@
 """The pass over a whole video against its parts, one view at a time, and what it refuses."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
 from data_manifests.prior_spec import ACT300
-from pipeline import kernel
 from pipeline.clips import valid_clips
 from pipeline.matching import MatchRule, match_clip, prior_grid
 from pipeline.targets import ViewTargets, video_targets
@@ -115,18 +113,3 @@ def test_an_empty_box_is_refused_with_its_frame() -> None:
             "Class/name", [box], np.array([3]), np.array([0]), np.zeros(0, np.int32), width=320, height=240, K=6,
             views=1, seed=0, mirrored_label=(0,), grid=GRID, rule=MatchRule(),
         )  # fmt: skip
-
-
-def test_kernels_compile_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_places", lambda: iter([Path("/proc/nowhere")]))
-    assert kernel._cache_folder() is None
-    monkeypatch.setattr(kernel, "_FOLDER", None)
-    assert kernel.kernel(lambda x: x + 1)(1) == 2
-
-
-def test_the_cache_folder_is_named_by_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    folder = kernel._cache_folder()
-    assert folder is not None
-    assert folder.parent == tmp_path
-    assert folder == kernel._cache_folder()

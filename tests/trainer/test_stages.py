@@ -26,7 +26,7 @@ CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, 
 )
 def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) -> None:
     def pause(*_: object) -> None:
-        time.sleep(2.0)
+        time.sleep(1.5)
 
     model = ActNet(ACT300, 2, 2, CONFIG.width)
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)

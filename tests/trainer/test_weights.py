@@ -16,7 +16,7 @@ from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.model import ActNet
 from trainer.model.backbone import TRUNK
 from trainer.model.initial import check, initialise, origin, report
-from trainer.model.weights import POSITIONS, _from_torchvision, load_weights
+from trainer.model.weights import FC6, POSITIONS, _from_torchvision, load_weights
 
 WIDTH = 1 / 16
 
@@ -164,9 +164,13 @@ def test_hed_tensors_trunk_is_read(tmp_path: Path) -> None:
             file[f"{group}/vars/0"] = kernels[layer].permute(2, 3, 1, 0).numpy()
             file[f"{group}/vars/1"] = torch.full(shape[:1], number).numpy()
         file["dsn1/vars/0"] = file["fuse/vars/0"] = [0.0]
-    load_weights(network, path, initialise(network, 0))
+    origins = load_weights(network, path, initialise(network, 0))
     assert torch.equal(network.backbone.convs["conv1_1"].weight, kernels["conv1_1"].flip(1))
     assert torch.equal(network.backbone.convs["conv5_3"].weight, kernels["conv5_3"])
+    fc6 = next(entry for entry in origins if entry.name == FC6)
+    assert fc6.source == "He normal / 20"
+    assert fc6.promised is not None
+    assert fc6.deviation == pytest.approx(fc6.promised[1], rel=0.05)
     assert network.backbone.convs["conv5_3"].bias[0] == 12
     with h5py.File(path, "a") as file:
         file["block6/vars/0"] = [0.0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -79,7 +82,7 @@ class Loader:
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_single_threaded,
+            worker_init_fn=_start_worker,
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -160,9 +163,19 @@ class _Views(Dataset[Resampled | InputError]):
         return store
 
 
-def _single_threaded(_: int) -> None:
+def _start_worker(_: int) -> None:
+    for sent_to_all in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, a scheduler's stop: the run ends its workers itself
+        signal.signal(sent_to_all, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Workers whose loader was not closed; multiprocessing would send the SIGTERM they ignore, and wait for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a worker for a failure
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def collate(resampled: Sequence[Resampled | InputError]) -> Batch | InputError:

@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float32, Int16, Int64
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.suppress import class_kernel, descending, tubelet_kernel
 
 

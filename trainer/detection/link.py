@@ -8,7 +8,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.overlap import mean_float32, pixel_area, pixel_overlap, pixel_overlap_sums
 from trainer.detection.suppress import suppress_tubes
 from trainer.detection.tubelets import VideoTubelets

@@ -11,7 +11,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 
 ZERO, ONE = np.float32(0), np.float32(1)
 TINY = np.finfo(np.float32).tiny

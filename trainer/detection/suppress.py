@@ -11,7 +11,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.overlap import pixel_area, pixel_overlap_sums, tube_overlap, unit_area, unit_overlap_sums
 
 BLOCK = 32

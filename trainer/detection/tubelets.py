@@ -8,7 +8,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float32, Int16, Int32, Int64
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.suppress import box_kernel
 
 

