@@ -64,8 +64,8 @@ class ShardCache:
             missing = {part: files for part, files in parts.items() if not self._is_there(part, files, deep=False)}
             if missing:
                 self._make_room(_bytes(parts) + len(content), _bytes(missing) + len(content))
-                size = f"{len(missing)} of {len(parts)} parts, {_bytes(missing) / 1e9:.2f} GB"
-                print(f"fetching {size}, of {self.place.url} into {self.folder}", file=sys.stderr, flush=True)
+                size = f"{_bytes(missing) / 1e6:,.1f} MB"
+                print(f"fetching {size} of {self.place.url} into {self.folder}", file=sys.stderr, flush=True)
             for part, files in missing.items():
                 self._fetch(part, files)
             place = self.folder / MANIFEST
