@@ -31,7 +31,7 @@ from trainer.metrics.frame import find_boxes
 from trainer.metrics.protocol import ACT, Protocol
 from trainer.metrics.truth import Truth
 from trainer.model import ActNet
-from trainer.place import Place
+from trainer.place import Place, Remote
 
 _calls = itertools.count()
 
@@ -40,12 +40,15 @@ def open_store(place: Place, split: str | None) -> tuple[Store, str]:
     """The videos to score: those of `split`; without one, the test videos, or all if the store has none. With the
     split's name.
     """
+    if not split and isinstance(place, Remote) and "test" in splits_at(place):
+        split = "test"  # no other is fetched to find that out
     if split:
         return open_place(place, split), split
-    there = splits_at(place)
+    store = open_place(place)
+    there = sorted(set(store.videos["split"].to_pylist()))
     if len(there) > 1 and "test" in there:
         return open_place(place, "test"), "test"
-    return open_place(place), ", ".join(there)
+    return store, ", ".join(there)
 
 
 def truth_of(store: Store) -> Truth:

@@ -39,7 +39,7 @@ SHOTS = 16
 
 
 def read_evaluation(
-    out: Path, place: Place | None, cache: Path | None = None, cache_gb: float = 0
+    out: Path, place: Place | None, cache: Path | None = None, cache_gb: float = 0.0
 ) -> tuple[dict[str, Any], Evaluation, Store]:
     """What `trainer.evaluate` wrote to `out`, with the store it read.
 
@@ -57,7 +57,7 @@ def read_evaluation(
     store = open_place(place or place_of(store_of["path"], cache, cache_gb), split if "," not in split else None)
     if store.content_digest != store_of["digest"]:
         raise InputError(
-            f"{store.place} is not the store that was scored",
+            f"{place or store_of['path']} is not the store that was scored",
             found=store.content_digest[:12],
             wanted=store_of["digest"][:12],
             todo="give it with --store",
@@ -200,7 +200,7 @@ def report_data(metrics: dict[str, Any], evaluation: Evaluation, store: Store, v
 
 
 def write_report(
-    out: Path, place: Place | None = None, *, cache: Path | None = None, cache_gb: float = 0, videos: int = 12
+    out: Path, place: Place | None = None, *, cache: Path | None = None, cache_gb: float = 0.0, videos: int = 12
 ) -> Path:
     """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
     metrics, evaluation, store = read_evaluation(out, place, cache, cache_gb)

@@ -6,7 +6,6 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from data_manifests.errors import InputError
-from data_manifests.manifest import Manifest, load_manifest
 from data_manifests.object_store import ObjectStore
 from trainer.data.cache import ShardCache, manifest_at
 from trainer.data.reader import Sample, Store
@@ -51,7 +50,6 @@ def open_place(place: Place, split: str | None = None) -> Store:
     return CachedStore(place, split) if isinstance(place, Remote) else Store.open(place, split)
 
 
-def splits_at(place: Place) -> list[str]:
-    """The splits that a store has; none of its shards is fetched."""
-    manifest: Manifest = manifest_at(ObjectStore(place.url)) if isinstance(place, Remote) else load_manifest(place)
-    return sorted({record.split for record in manifest.shards.values()})
+def splits_at(place: Remote) -> list[str]:
+    """The splits that a remote store has; none of its shards is fetched."""
+    return sorted({record.split for record in manifest_at(ObjectStore(place.url)).shards.values()})
