@@ -44,10 +44,10 @@ class Reading(NamedTuple):
 
 
 class Diverged(InputError):
-    """The loss of a step is not finite."""
+    """The loss of a step, or the weights after it, are not finite."""
 
-    def __init__(self, step: int, loss: float, found: str) -> None:
-        super().__init__(f"the loss is {loss} at step {step}", found=found)
+    def __init__(self, step: int, what: str, found: str) -> None:
+        super().__init__(what, found=found)
         self.step = step
 
 
@@ -83,7 +83,8 @@ class Watch:
             loss, loc, conf, positives, stops, own = host.tolist()
             if not math.isfinite(loss):
                 shown = ", ".join(f"{video} from frame {frame}, view {view}" for video, frame, view in clips)
-                raise Diverged(step, loss, "clips of another process" if math.isfinite(own) else f"clips {shown}")
+                found = "clips of another process" if math.isfinite(own) else f"clips {shown}"
+                raise Diverged(step, f"the loss is {loss} at step {step}", found)
             readings.append(Reading(step, loss, loc, conf, positives, stops > 0))
         return readings
 

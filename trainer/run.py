@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
 import time
 from dataclasses import dataclass
@@ -160,7 +159,8 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
 
     def save(step: int, as_best: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            raise _stopped_by(Diverged(step - 1, math.nan, "weights that are not finite after it"), checkpoints, ranks)
+            error = Diverged(step - 1, f"weights are not finite after step {step - 1}", "a loss that was")
+            raise _stopped_by(error, checkpoints, ranks)
         if log is None:
             return
         of = checkpoint.CheckpointMeta(
