@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import write_atomically
 from trainer.config import Config
 from trainer.optim import rate_at
 
@@ -152,6 +152,4 @@ def _keep_lines_until(start: int, path: Path) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > start:
             break
         kept.append(line)
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text("".join(kept))
-    os.replace(unfinished, path)
+    write_atomically(path, "".join(kept).encode())
