@@ -99,12 +99,17 @@ def check_file(folder: Path, name: str, files: Files, *, deep: bool) -> Path:
 
 def save_manifest(manifest: Manifest, store: Path) -> None:
     """Writes it in one step: a reader sees the old one or the new one, also after a crash. Then its copy, for repair."""
+    content = manifest_bytes(manifest)
+    write_atomically(store / MANIFEST, content)
+    write_atomically(store / MANIFEST_COPY, content)
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """As it is stored: equal for equal manifests."""
     body = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     for table in ("shards", "skipped", "files"):
         body[table] = dict(sorted(body[table].items()))
-    content = json.dumps({**body, "digest": digest(body)}, indent=1).encode()
-    write_atomically(store / MANIFEST, content)
-    write_atomically(store / MANIFEST_COPY, content)
+    return json.dumps({**body, "digest": digest(body)}, indent=1).encode()
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -170,9 +175,21 @@ def load_manifest(store: Path, name: str = MANIFEST) -> Manifest:
             f"no store at {store}", found=f"no {name}", wanted="a folder made by `python -m pipeline build`",
             todo="check the path of --store, or build it",
         )  # fmt: skip
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The inverse of `manifest_bytes`.
+
+    Args:
+        where: it was found, for messages.
+
+    Raises:
+        InputError: it is damaged, of another version, or names files outside the store.
+    """
     try:
-        raw = json.loads(path.read_bytes())
-        check_version(raw["format_version"], str(store))
+        raw = json.loads(content)
+        check_version(raw["format_version"], where)
         claimed = raw.pop("digest")
         if claimed != digest(raw):
             raise ValueError("its digest does not fit its content")
@@ -180,7 +197,7 @@ def load_manifest(store: Path, name: str = MANIFEST) -> Manifest:
         return Manifest(raw["settings_digest"], raw["attributes"], shards, raw["skipped"], _files(raw["files"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is damaged", found=f"{type(error).__name__}: {error}", wanted="the manifest that the build wrote",
+            f"{where} is damaged", found=f"{type(error).__name__}: {error}", wanted="the manifest that the build wrote",
             todo="python -m pipeline verify STORE --repair, which puts its copy back",
         ) from error  # fmt: skip
 

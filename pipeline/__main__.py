@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,25 @@ import click
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.help import GroupedCommand, program_name
+from data_manifests.place import is_url
 
 if TYPE_CHECKING:
+    from data_manifests.object_store import ObjectStore
     from pipeline.plan import Plan
 
 _HERE = click.Path(path_type=Path)
 _GROUPS = {
-    "What to build": ("dataset", "root", "store", "split", "train_list", "missing", "damaged", "decode_limit"),
+    "What to build": (
+        "dataset",
+        "root",
+        "place",
+        "scratch",
+        "split",
+        "train_list",
+        "missing",
+        "damaged",
+        "decode_limit",
+    ),
     "Clips and views": ("K", "stride", "views", "seed", "frames", "max_side"),
     "Matching": ("positive_overlap", "negative_overlap"),
 }
@@ -141,28 +153,50 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 
 @cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
-@click.option("--store", required=True, type=_HERE, help="Folder of the store.")
+@click.option("--store", "place", required=True, help="Folder of the store, or its URL, s3://BUCKET/PREFIX.")
+@click.option("--scratch", type=_HERE, help="For a URL: folder that it is built in first, kept to go on from.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
+@click.option("--scheduler", help="Build on the workers of this Dask cluster instead, tcp://HOST:PORT.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @_how_to_decode
-def build(store: Path, workers: int, quiet: bool, damaged: str, decode_limit: float, **options: Any) -> None:
+def build(
+    place: str,
+    scratch: Path | None,
+    workers: int,
+    scheduler: str | None,
+    quiet: bool,
+    damaged: str,
+    decode_limit: float,
+    **options: Any,
+) -> None:
     """Builds a store, or what it lacks. Stop it anywhere: the same command goes on from there.
 
     \b
     python -m pipeline build --dataset ucf101 --root ~/ucf101 --store stores/ucf101
     python -m pipeline build --dataset my/card.toml --root my --store stores/my --missing skip
+    python -m pipeline build --dataset ucf101 --root ~/ucf101 --store s3://bucket/ucf101 --scratch /scratch/ucf101
     """
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
+    from pipeline.cluster import dask_cluster
     from pipeline.decoding import Decoding
     from pipeline.summary import build_progress, print_build, print_motion
 
-    planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
-    with build_progress(quiet or not sys.stderr.isatty()) as progress:
-        decoding = Decoding(damaged, decode_limit or None)
-        built = build_store(
-            planned, card, root, store, workers=workers or _cores(), progress=progress, decoding=decoding
-        )
+    store, remote = _folder_and_remote(place, scratch)
+    present = present_manifest(store)
+    if remote is not None:
+        from pipeline.upload import check_same_store, upload
+
+        check_same_store(present, remote)  # before the work, not after it
+    planned, card, root = _make_plan(options, look_for_videos=True, present=present)
+    with dask_cluster(scheduler) if scheduler else nullcontext() as executor:
+        if executor is not None:  # the workers have folders of their own
+            root, store = root.absolute(), store.absolute()
+        with build_progress(quiet or not sys.stderr.isatty()) as progress:
+            built = build_store(
+                planned, card, root, store, workers=workers or _cores(), executor=executor, progress=progress,
+                decoding=Decoding(damaged, decode_limit or None),
+            )  # fmt: skip
     print_build(built, store)
     if built.shards:
         from pipeline.alignment import measure_alignment
@@ -170,6 +204,10 @@ def build(store: Path, workers: int, quiet: bool, damaged: str, decode_limit: fl
 
         alignment = measure_alignment(list(built_shards(store)))
         print_motion(alignment.summary, alignment.warnings)
+    if remote is not None:
+        shards = upload(store, remote, lambda name, size: click.echo(f"uploaded {name}, {size / 1e6:,.1f} MB"))
+        told = f"uploaded {shards} shard{'s' * (shards > 1)}" if shards else "nothing to upload"
+        click.echo(f"{told}: {remote.url}")
 
 
 @cli.command(
@@ -277,19 +315,21 @@ def report(store: Path, out: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("store", type=_HERE)
+@click.argument("place", metavar="STORE")
 @click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
 @click.option("--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes.")
 @click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
 @click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
+@click.option("--scratch", type=_HERE, help="With --repair of a URL: the folder that it was built in.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
 @_how_to_decode
 def verify(
-    store: Path,
+    place: str,
     deep: bool,
     mend: bool,
     dataset: str | None,
     root: Path | None,
+    scratch: Path | None,
     workers: int,
     damaged: str,
     decode_limit: float,
@@ -300,31 +340,26 @@ def verify(
     python -m pipeline verify stores/ucf101 --deep
     python -m pipeline verify stores/ucf101 --repair --dataset ucf101 --root ~/ucf101
     """
-    from data_manifests.card import load_card
     from pipeline.decoding import Decoding
-    from pipeline.verify import repair
-    from pipeline.verify import verify as verify_store
+    from pipeline.verify_command import verify_place
 
-    if mend and (dataset is None or root is None):
-        raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
-    findings = verify_store(store, deep=deep or mend)
-    for finding in findings:
-        click.echo(str(finding))
-    if findings and mend:
-        assert dataset is not None
-        assert root is not None
-        decoding = Decoding(damaged, decode_limit or None)
-        for line in repair(store, load_card(dataset), root, findings, workers=workers or _cores(), decoding=decoding):
-            click.echo(line)
-        findings = verify_store(store, deep=True)
-    if findings:
+    verify_place(
+        place, deep=deep, mend=mend, dataset=dataset, root=root, scratch=scratch, workers=workers or _cores(),
+        decoding=Decoding(damaged, decode_limit or None),
+    )  # fmt: skip
+
+
+def _folder_and_remote(place: str, scratch: Path | None) -> tuple[Path, ObjectStore | None]:
+    if not is_url(place):
+        return Path(place), None
+    from data_manifests.object_store import ObjectStore
+
+    if scratch is None:
         raise InputError(
-            f"the store at {store} is damaged", found=f"{len(findings)} findings", wanted="none",
-            todo="run verify with --repair, --dataset and --root" if not mend else "build it again in another place",
+            f"a store at {place} is built in a folder first", wanted="--scratch DIR, with room for all of it",
+            todo="add it",
         )  # fmt: skip
-    click.echo(
-        f"nothing wrong at {store}" + ("" if deep or mend else " (sizes and small files; --deep reads every byte)")
-    )
+    return scratch, ObjectStore(place)
 
 
 def _make_plan(options: dict[str, Any], *, look_for_videos: bool, present: Any = None) -> tuple[Plan, Any, Path]:

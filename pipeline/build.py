@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import io
 import json
 import os
@@ -51,7 +50,7 @@ from data_manifests.manifest import (
     write_atomically,
 )
 from pipeline.decoding import STRICT, Decoding
-from pipeline.jobs import run_jobs, shard_jobs
+from pipeline.jobs import library_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
 from pipeline.priors import make_priors
 from pipeline.shards import BUILDING, place_shard
@@ -236,12 +235,11 @@ def _is_our_root(path: Path) -> bool:
 
 def _open_or_create(settings: Settings, store: Path) -> Manifest:
     if not (store / MANIFEST).is_file():
-        names = ("tubelets", "av", "numpy", "opencv-python-headless", "simplejpeg", "zarr")
         attributes = {
             "format_version": FORMAT_VERSION,
             "settings": json.loads(json.dumps(settings.to_json())),
             "settings_digest": settings.digest,
-            "versions": {name: importlib.metadata.version(name) for name in names},
+            "versions": library_versions(),
         }
         files = write_root(store, attributes, settings)
         manifest = Manifest(settings.digest, attributes, files=files)

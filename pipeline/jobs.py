@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,12 @@ from pipeline.annotations import Annotations
 from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
+
+
+def library_versions() -> dict[str, str]:
+    """Versions, here, of what decides a store's bytes."""
+    names = ("tubelets", "av", "numpy", "opencv-python-headless", "simplejpeg", "zarr")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def shard_jobs(
@@ -95,9 +102,9 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
 
     Raises:
         InputError: a video is damaged, or a worker was killed.
-        OSError: a full disk and the like.
+        OSError: a full disk and the like. What else a job or the executor ends with is raised as it is.
     """
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     if not jobs:
         return
     with _pool(min(workers, len(jobs)), executor) as pool:
@@ -109,12 +116,11 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                try:
-                    built = future.result()
-                except (InputError, OSError, BrokenExecutor) as error:
-                    failures.append(error)
+                failure = future.exception()
+                if failure is None:
+                    yield future.result()
                 else:
-                    yield built
+                    failures.append(failure)
             if failures:
                 waiting = {future for future in waiting if not future.cancel()}
     if failures and isinstance(failures[0], BrokenExecutor):

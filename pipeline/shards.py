@@ -109,8 +109,15 @@ def build_shard(job: ShardJob) -> BuiltShard:
     """Builds a shard beside its place, and flushes it. The build that holds the store's lock puts it there.
 
     Raises:
-        InputError: a video is damaged or does not fit its annotations; nothing is left behind then.
+        InputError: a video is damaged or does not fit its annotations, nothing is left behind then; or the store is not
+            on this machine.
     """
+    if not job.store.is_dir():
+        raise InputError(
+            f"{job.store} is not there on {os.uname().nodename}, which was to build {job.name}",
+            wanted="a store and a dataset at the same paths on all machines",
+            todo="use a file system that all of them share",
+        )
     making = job.store / BUILDING / f"{job.name}.{uuid.uuid4().hex}"  # a killed build's worker may still write its own
     making.mkdir(parents=True)
     try:

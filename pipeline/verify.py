@@ -82,26 +82,35 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
     Raises:
         InputError: there is no store, or its manifest and the copy are both damaged.
     """
-    manifest, findings = _manifest(store)
-    total = sum(f.size for files in _all_files(manifest).values() for f in files.values())
+    manifest, findings = best_manifest(store)
+    total = sum(f.size for files in all_files(manifest).values() for f in files.values())
     known = {MANIFEST, MANIFEST_COPY, LOCK}
-    for folder, files in _all_files(manifest).items():
+    for folder, files in all_files(manifest).items():
         for path, record in files.items():
             name = f"{folder}{path}"
             known.add(name)
-            small = not folder or path.endswith((".json", ".parquet"))
-            what = _wrong(store / name, record.size, record.crc32c, deep or small)
-            shard = folder.removeprefix(f"{SHARDS}/").removesuffix("/")
-            array = path.split("/c/")[0] if "/c/" in path else ""
-            if what and shard and deep and array and what == _DAMAGED:
-                findings += _rows(store, shard, array, name, manifest.shards[shard], manifest)
-            elif what:
-                findings.append(Finding(what, name, shard, array))
+            what = _wrong(store / name, record.size, record.crc32c, deep or is_small(folder, path))
+            if what:
+                findings += findings_of(store, folder, path, what, manifest, deep=deep)
             if progress is not None:
                 progress(record.size, total)
     findings += [Finding("planned, not built: run its build again", f"{SHARDS}/{n}", n) for n in manifest.unfinished]
     findings += _strangers(store, known)
     return findings
+
+
+def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manifest, *, deep: bool) -> list[Finding]:
+    """What is wrong with a file of which `what` is wrong: if its bytes are, and `deep`, the rows of its array."""
+    shard = folder.removeprefix(f"{SHARDS}/").removesuffix("/")
+    array = path.split("/c/")[0] if "/c/" in path else ""
+    if what == DAMAGED and shard and deep and array:
+        return _rows(store, shard, array, folder + path, manifest.shards[shard], manifest)
+    return [Finding(what, folder + path, shard, array)]
+
+
+def is_small(folder: str, path: str) -> bool:
+    """Whether a file's checksum is checked each time that the store is opened."""
+    return not folder or path.endswith((".json", ".parquet"))
 
 
 def repair(
@@ -123,11 +132,11 @@ def repair(
         InputError: the source gives other bytes than those that were recorded, or is not there; that shard is left as it is.
     """
     with only_build(store):
-        manifest, of_manifest = _manifest(store)
+        manifest, of_manifest = best_manifest(store)
         if of_manifest:
             save_manifest(manifest, store)
         mended = [f"{finding.file}: written anew" for finding in of_manifest]
-        strange = [finding.file for finding in findings if finding.what == _STRANGE]
+        strange = [finding.file for finding in findings if finding.what == STRANGE]
         for name in strange:
             (store / name).unlink()
         mended += [f"{name}: removed" for name in strange]
@@ -142,11 +151,11 @@ def repair(
     return mended + [f"{name}: written anew" for name in sorted(files)]
 
 
-_DAMAGED = "its checksum does not fit the manifest"
-_STRANGE = "not the store's: no record names it"
+DAMAGED = "its checksum does not fit the manifest"
+STRANGE = "not the store's: no record names it"
 
 
-def _manifest(store: Path) -> tuple[Manifest, list[Finding]]:
+def best_manifest(store: Path) -> tuple[Manifest, list[Finding]]:
     """The better of the manifest and its copy, and what is wrong with the other."""
     try:
         manifest = load_manifest(store)
@@ -162,7 +171,7 @@ def _manifest(store: Path) -> tuple[Manifest, list[Finding]]:
     return manifest, [Finding("not a copy of the manifest", MANIFEST_COPY)]
 
 
-def _all_files(manifest: Manifest) -> dict[str, Files]:
+def all_files(manifest: Manifest) -> dict[str, Files]:
     """Records of all files, by the folder below the store."""
     shards = {f"{SHARDS}/{name}/": record.files for name, record in manifest.shards.items() if record.files}
     return {"": manifest.files, **shards}
@@ -174,7 +183,7 @@ def _wrong(path: Path, size: int, crc32c: int, deep: bool) -> str:
     if path.stat().st_size != size:
         return f"{path.stat().st_size} bytes, {size} are recorded"
     if deep and file_crc32c(path) != crc32c:
-        return _DAMAGED
+        return DAMAGED
     return ""
 
 
@@ -182,14 +191,14 @@ def _strangers(store: Path, known: set[str]) -> Iterator[Finding]:
     for path in sorted(store.rglob("*")):
         name = path.relative_to(store).as_posix()
         if path.is_file() and name not in known and not name.startswith(f"{BUILDING}/"):
-            yield Finding(_STRANGE, name)
+            yield Finding(STRANGE, name)
 
 
 def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, manifest: Manifest) -> list[Finding]:
     """Which rows of a damaged array fail their checksum; the whole array where none does (padding, index, counts)."""
     folder = store / SHARDS / shard
     settings = Settings.from_json(manifest.attributes["settings"])
-    whole = [Finding(_DAMAGED, file, shard, array)]
+    whole = [Finding(DAMAGED, file, shard, array)]
     try:
         arrays = {name: _read(folder, name, settings) for name in ARRAYS}
         videos = pq.read_table(folder / "videos.parquet")["video_id"].to_pylist()
@@ -210,7 +219,7 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
         else:
             video = int(arrays["clips/video"][row // (1 + settings.views)])
         name = videos[video] if 0 <= video < len(videos) else ""
-        rows.append(Finding(_DAMAGED, file, shard, array, row, name))
+        rows.append(Finding(DAMAGED, file, shard, array, row, name))
     more = len(bad) - len(rows)
     return rows + ([Finding(f"{more} more rows are damaged", file, shard, array)] if more else []) or whole
 

@@ -41,6 +41,16 @@ def real() -> Path:
 
 
 @pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of an empty bucket of a real S3 server."""
+    pytest.importorskip("s3fs")
+    from tests.s3_server import s3_server
+
+    with s3_server() as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="session")
 def session_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One headless Chromium for all tests of pages."""
     browser = Browser(tmp_path_factory.mktemp("chromium"))

@@ -24,6 +24,7 @@ from trainer.metrics.frame import Detections, FrameRule
 from trainer.metrics.protocol import ALL_PROTOCOLS, Protocol
 from trainer.metrics.video import TubeDetections
 from trainer.pictures import draw_pictures
+from trainer.place import Place, cache_options, place_of
 
 __all__ = ["evaluate_store"]
 
@@ -79,7 +80,8 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--store", "store_path", required=True, type=click.Path(path_type=Path), help="Store to score on.")
+@click.option("--store", required=True, help="Store to score on: a folder, or a URL with --cache.")
+@cache_options
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="Checkpoint to score.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here too.")
 @click.option(
@@ -97,7 +99,9 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
 @click.option("--quiet", is_flag=True, help="Print nothing: the figures are in metrics.json.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def cli(
-    store_path: Path,
+    store: str,
+    cache: Path | None,
+    cache_gb: float,
     checkpoint: Path,
     json_file: Path | None,
     out: Path | None,
@@ -118,22 +122,23 @@ def cli(
     """
     ranks = join(device, "gloo")
     try:
+        place = place_of(store, cache, cache_gb)
         with redirect_stdout(None if quiet else sys.stdout), together(ranks):
-            store, split = open_store(store_path, split)
+            opened, split = open_store(place, split)
             model, meta = load_model(checkpoint)
-            _check_classes(meta, checkpoint, store, store_path)
+            _check_classes(meta, checkpoint, opened, place)
             model.to(ranks.device).eval()
             protocol = Protocol(ap_rule=ap_rule, frames=frames)
-            origin = Origin.of(model, store.content_digest, protocol)
+            origin = Origin.of(model, opened.content_digest, protocol)
             out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
             progress = _progress(quiet or not ranks.first)
-            evaluation = find_all(model, store, device=ranks.device, out=out, protocol=protocol, progress=progress)
+            evaluation = find_all(model, opened, device=ranks.device, out=out, protocol=protocol, progress=progress)
             if evaluation is None:
                 return
-            metrics = metrics_of(evaluation, model, store, protocol)
-            metrics["store"] |= {"path": str(store_path), "split": split}
+            metrics = metrics_of(evaluation, model, opened, protocol)
+            metrics["store"] |= {"path": str(place), "split": split}
             metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
-            print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}\n{table(metrics)}")
+            print(f"{len(evaluation.video_ids)} {split} videos of {place}, {checkpoint}\n{table(metrics)}")
             if all_protocols:
                 text, metrics["all_protocols"] = protocol_table(evaluation)
                 print(f"\n{text}")
@@ -142,7 +147,7 @@ def cli(
                 write_json(json_file, metrics)
             if pictures:
                 drawn = draw_pictures(
-                    evaluation, lambda name, frame: store.frames(name, frame, frame + 1)[0], out / "pictures", pictures
+                    evaluation, lambda name, frame: opened.frames(name, frame, frame + 1)[0], out / "pictures", pictures
                 )
                 print(f"pictures of {len(drawn)} videos: {out / 'pictures'}")
             print(f"figures and detections: {out}")
@@ -150,10 +155,10 @@ def cli(
         leave()
 
 
-def _check_classes(meta: CheckpointMeta, checkpoint: Path, store: Store, store_path: Path) -> None:
+def _check_classes(meta: CheckpointMeta, checkpoint: Path, store: Store, place: Place) -> None:
     if meta.classes != store.meta.classes:
         raise InputError(
-            f"checkpoint {checkpoint} and store {store_path} differ in their classes",
+            f"checkpoint {checkpoint} and store {place} differ in their classes",
             found=", ".join(meta.classes),
             wanted=", ".join(store.meta.classes),
             todo="evaluate it on a store of its own dataset",

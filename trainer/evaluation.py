@@ -19,6 +19,7 @@ from jaxtyping import Integer, UInt8
 from data_manifests.errors import InputError
 from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.tables import boxes_of
+from trainer.data.cached import open_place, splits_at
 from trainer.data.reader import Store
 from trainer.data.resample import resample
 from trainer.detection.find import Detector, blocks_of
@@ -30,20 +31,23 @@ from trainer.metrics.frame import find_boxes
 from trainer.metrics.protocol import ACT, Protocol
 from trainer.metrics.truth import Truth
 from trainer.model import ActNet
+from trainer.place import Place, Remote
 
 _calls = itertools.count()
 
 
-def open_store(path: Path, split: str | None) -> tuple[Store, str]:
+def open_store(place: Place, split: str | None) -> tuple[Store, str]:
     """The videos to score: those of `split`; without one, the test videos, or all if the store has none. With the
     split's name.
     """
+    if not split and isinstance(place, Remote) and "test" in splits_at(place):
+        split = "test"  # no other is fetched to find that out
     if split:
-        return Store.open(path, split), split
-    store = Store.open(path)
+        return open_place(place, split), split
+    store = open_place(place)
     there = sorted(set(store.videos["split"].to_pylist()))
     if len(there) > 1 and "test" in there:
-        return Store.open(path, "test"), "test"
+        return open_place(place, "test"), "test"
     return store, ", ".join(there)
 
 

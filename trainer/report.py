@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.manifest import write_atomically
+from trainer.data.cached import open_place
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
 from trainer.detections_file import Origin, read_findings
@@ -22,6 +23,7 @@ from trainer.metrics.average_precision import precision_recall
 from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
 from trainer.metrics.frame import RIGHT, BoxFindings, Detections, judge_frames
 from trainer.pictures import colour_of, draw_frame, shown_tubes
+from trainer.place import Place, cache_options, place_of
 from trainer.report_page import PAGE
 from trainer.run_record import is_run
 from trainer.run_report import write_run_report
@@ -38,7 +40,9 @@ KINDS = {
 SHOTS = 16
 
 
-def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any], Evaluation, Store]:
+def read_evaluation(
+    out: Path, place: Place | None, cache: Path | None = None, cache_gb: float = 0.0
+) -> tuple[dict[str, Any], Evaluation, Store]:
     """What `trainer.evaluate` wrote to `out`, with the store it read.
 
     Raises:
@@ -54,10 +58,10 @@ def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any],
             found=str(error),
             todo="give the --out of `python -m trainer.evaluate`, or of `python -m trainer.run`",
         ) from error
-    store = Store.open(store_path or Path(store_of["path"]), split if "," not in split else None)
+    store = open_place(place or place_of(store_of["path"], cache, cache_gb), split if "," not in split else None)
     if store.content_digest != store_of["digest"]:
         raise InputError(
-            f"{store.path} is not the store that was scored",
+            f"{place or store_of['path']} is not the store that was scored",
             found=store.content_digest[:12],
             wanted=store_of["digest"][:12],
             todo="give it with --store",
@@ -199,9 +203,11 @@ def report_data(metrics: dict[str, Any], evaluation: Evaluation, store: Store, v
     }
 
 
-def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12) -> Path:
+def write_report(
+    out: Path, place: Place | None = None, *, cache: Path | None = None, cache_gb: float = 0.0, videos: int = 12
+) -> Path:
     """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
-    metrics, evaluation, store = read_evaluation(out, store_path)
+    metrics, evaluation, store = read_evaluation(out, place, cache, cache_gb)
     data = json.dumps(report_data(metrics, evaluation, store, videos), allow_nan=False).replace("<", "\\u003c")
     page = out / "report.html"
     write_atomically(page, PAGE.replace("@DATA@", data).encode())
@@ -211,9 +217,12 @@ def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12)
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
 @click.option("--out", type=click.Path(path_type=Path), help="The page of runs. [default: report.html in the first]")
-@click.option("--store", "store_path", type=click.Path(path_type=Path), help="An evaluation's store, if it was moved.")
+@click.option("--store", help="An evaluation's store, if it was moved, or its URL.")
+@cache_options
 @click.option("--videos", default=12, show_default=True, help="Best and worst videos of an evaluation to show.")
-def cli(folders: tuple[Path, ...], out: Path | None, store_path: Path | None, videos: int) -> None:
+def cli(
+    folders: tuple[Path, ...], out: Path | None, store: str | None, cache: Path | None, cache_gb: float, videos: int
+) -> None:
     """Makes one HTML page of an evaluation, or of one or more training runs.
 
     \b
@@ -223,7 +232,8 @@ def cli(folders: tuple[Path, ...], out: Path | None, store_path: Path | None, vi
     """
     runs = [folder for folder in folders if is_run(folder)]
     if not runs and len(folders) == 1:
-        page = write_report(folders[0], store_path, videos=videos)
+        place = place_of(store, cache, cache_gb) if store else None
+        page = write_report(folders[0], place, cache=cache, cache_gb=cache_gb, videos=videos)
     elif len(runs) == len(folders):
         page = write_run_report(folders, out or folders[0] / "report.html")
     else:

@@ -16,6 +16,7 @@ import click
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.help import GroupedCommand, program_name
 from trainer.config import Config, config_fields, load_config
+from trainer.place import Place, cache_options, place_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = {
-    "Files": ("store", "val_store", "split", "preset", "init", "out", "resume"),
+    "Files": ("store", "val_store", "cache", "cache_gb", "split", "preset", "init", "out", "resume"),
     "Network": ("width", "norm", "fc6_dilation", "frozen", "ema"),
     "Optimiser": (
         "iterations", "batch", "accumulate", "base_lr", "schedule", "milestones", "warmup", "shared_rate", "momentum",
@@ -42,9 +43,9 @@ _GROUPS = {
 class Job:
     """What to train, and where its files go."""
 
-    store: Path
+    store: Place
     out: Path
-    val_store: Path | None = None
+    val_store: Place | None = None
     split: str = "train"
     init: Path | None = None
     resume: bool = False
@@ -62,8 +63,8 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from trainer import checkpoint, optim
+    from trainer.data.cached import open_place
     from trainer.data.loader import Loader
-    from trainer.data.reader import Store
     from trainer.host_memory import keep_freed_memory
     from trainer.logs import LAG, Diverged, Log, Reading, Watch
     from trainer.model import ActNet
@@ -75,7 +76,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
 
     if ranks.device.type == "cpu":
         keep_freed_memory()
-    store = Store.open(job.store, job.split)
+    store = open_place(job.store, job.split)
     meta = store.meta
     checkpoints = job.out / "checkpoints"
     newest = None if job.profile else checkpoint.newest_checkpoint(checkpoints)
@@ -114,7 +115,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         write_record(job, config, store, model, ranks)
     if ranks.first:
         print(
-            f"training on {store.clips} clips of {store.path}, K = {meta.K}, {len(meta.classes)} classes, "
+            f"training on {store.clips} clips of {job.store}, K = {meta.K}, {len(meta.classes)} classes, "
             f"{sum(p.numel() for p in model.parameters()):,} weights, {ranks.count} x {ranks.device.type}, "
             f"steps {start} to {config.iterations}",
             flush=True,
@@ -280,8 +281,9 @@ def _settings(command: Any) -> Any:
     groups=_GROUPS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.option("--store", type=_PATH, required=True, help="Store to train on.")
-@click.option("--val-store", type=_PATH, help="Store to validate on, with --eval-every.")
+@click.option("--store", required=True, help="Store to train on: a folder, or a URL with --cache.")
+@click.option("--val-store", help="Store to validate on, with --eval-every.")
+@cache_options
 @click.option("--split", default="train", show_default=True, help="Whose clips of the store.")
 @click.option("--preset", required=True, help="demo, ucf101 or ucf101-act: the settings below that are not given.")
 @click.option("--init", type=_PATH, help="Weight file of a VGG16 trunk.")
@@ -297,8 +299,10 @@ def _settings(command: Any) -> Any:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_settings
 def cli(
-    store: Path,
-    val_store: Path | None,
+    store: str,
+    val_store: str | None,
+    cache: Path | None,
+    cache_gb: float,
     split: str,
     preset: str,
     init: Path | None,
@@ -322,7 +326,9 @@ def cli(
     from trainer.distributed import join, leave, together
 
     started = time.monotonic()
-    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile, preset)
+    place = place_of(store, cache, cache_gb)
+    val_place = place_of(val_store, cache, cache_gb) if val_store else None
+    job = Job(place, out or Path("out") / preset, val_place, split, init, resume, profile, preset)
     ranks = join(device)
     with redirect_stdout(None if quiet else sys.stdout):
         with together(ranks):

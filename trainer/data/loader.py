@@ -8,7 +8,6 @@ import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,9 +18,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_manifests.errors import InputError
 from data_manifests.layout import IGNORED
 from trainer.data.batch import Batch
+from trainer.data.cached import open_place
 from trainer.data.order import sample_at
 from trainer.data.reader import Sample, Store
 from trainer.data.resample import resample
+from trainer.place import Place
 
 Resampled = tuple[np.ndarray, Sample]
 
@@ -32,7 +33,7 @@ class Loader:
     A global batch is `global_batch` consecutive positions of the order; rank r of w takes the r-th of its w equal runs.
 
     Args:
-        store: path of the store.
+        store: where it lies.
         split: whose clips to stream.
         seed: of the order.
         global_batch: clips a step, over all ranks; a multiple of `ranks`.
@@ -45,7 +46,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Path,
+        store: Place,
         *,
         split: str,
         seed: int,
@@ -63,7 +64,7 @@ class Loader:
                 wanted="a multiple of ranks times parts",
                 todo="change --batch, --accumulate or the number of processes",
             )
-        opened = Store.open(store, split)
+        opened = open_place(store, split)
         if not opened.clips:
             raise InputError(
                 f"the {split} videos of {store} have no clip",
@@ -135,7 +136,7 @@ class _Views(Dataset[Resampled | InputError]):
     """Position to a clip's resampled view. Each process opens the store for itself, and must find the same one."""
 
     def __init__(self, store: Store, split: str, seed: int) -> None:
-        self.path, self.split, self.seed = store.path, split, seed
+        self.place, self.split, self.seed = store.place, split, seed
         self.digest = store.content_digest
         self._store: Store | None = store
 
@@ -153,10 +154,10 @@ class _Views(Dataset[Resampled | InputError]):
         return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
 
     def _open(self) -> Store:
-        store = Store.open(self.path, self.split)
+        store = open_place(self.place, self.split)
         if store.content_digest != self.digest:
             raise InputError(
-                f"the store at {self.path} changed while it was opened",
+                f"the store at {self.place} changed while it was opened",
                 todo="resume the run when its build is finished",
             )
         return store

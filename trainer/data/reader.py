@@ -28,6 +28,7 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from trainer.data.shard import Shard, Video, open_shard
+from trainer.place import Place
 
 VIEWS = ("rectangle", "mirrored", "sampler", "kept")
 
@@ -58,6 +59,8 @@ class Store:
     """An open store, or one split of it.
 
     Attributes:
+        path: of the folder that it is read from.
+        place: to open it from again.
         meta: the settings that decided its content.
         priors: (P, 4) in [0, 1].
         clips: number of clips of the split, numbered from 0.
@@ -68,6 +71,7 @@ class Store:
     def __init__(self, path: Path, split: str | None) -> None:
         """See `Store.open`."""
         self.path = path
+        self.place: Place = path
         manifest = load_manifest(path)
         if manifest.unfinished:
             raise InputError(

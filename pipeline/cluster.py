@@ -1,0 +1,81 @@
+"""Dask distributed as the executor of a build: the same shard jobs, on the machines of a cluster."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Executor
+from contextlib import contextmanager
+
+from data_manifests.errors import InputError
+from pipeline.jobs import library_versions
+
+PATIENCE = 30
+"""Seconds to wait for the scheduler and for its first worker."""
+
+
+@contextmanager
+def dask_cluster(scheduler: str) -> Iterator[Executor]:
+    """The workers of a Dask cluster, as an executor. A job whose worker dies is run again on another.
+
+    The store and the dataset must lie on a file system that all of them share, at the same paths. Workers that join
+    later help too, but only those that are there now are asked for their versions.
+
+    Args:
+        scheduler: its address, such as `tcp://10.0.0.1:8786`.
+
+    Raises:
+        InputError: Dask is not installed, no scheduler or worker answers, a worker has other versions of what decides
+            a store's bytes, a job killed several workers, or the scheduler was lost.
+    """
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError as error:
+        raise InputError(
+            "--scheduler needs Dask distributed", found=str(error), todo="pip install 'tubelets[cluster]'"
+        ) from error
+    try:
+        client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler}", found=str(error), wanted="an address like tcp://10.0.0.1:8786",
+            todo="start `dask scheduler`, or check --scheduler",
+        ) from error  # fmt: skip
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise InputError(
+                f"the Dask scheduler at {scheduler} has no workers",
+                todo=f"start some: `dask worker {scheduler}` where tubelets is installed",
+            ) from error
+        _check_versions(client.run(library_versions, on_error="return"))
+        try:
+            yield client.get_executor(pure=False)  # a job that is asked for again is to run again
+        except distributed.KilledWorker as error:
+            raise InputError(
+                "a shard's worker died again and again", found=str(error).splitlines()[0],
+                todo="give the workers more memory and run the same command again; finished shards stay",
+            ) from error  # fmt: skip
+        except CancelledError as error:
+            raise InputError(
+                f"the Dask scheduler at {scheduler} was lost",
+                todo="run the same command again when it is back; finished shards stay",
+            ) from error
+
+
+def _check_versions(of_workers: dict[str, object]) -> None:
+    ours = library_versions()
+    for worker, theirs in of_workers.items():
+        if not isinstance(theirs, dict):
+            raise InputError(
+                f"the Dask worker at {worker} cannot build", found=f"{type(theirs).__name__}: {theirs}",
+                todo="install this version of tubelets there",
+            )  # fmt: skip
+        other = [f"{name} {theirs[name]} / {version}" for name, version in ours.items() if theirs[name] != version]
+        if other:
+            raise InputError(
+                f"the Dask worker at {worker} has other versions of what decides a store's bytes",
+                found="; ".join(other) + " (there / here)", wanted="the same on all machines",
+                todo="install the versions of constraints.txt on all of them",
+            )  # fmt: skip

@@ -1,0 +1,78 @@
+"""`python -m pipeline verify`: says what is wrong in a store, wherever it lies, and mends it if asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from data_manifests.card import load_card
+from data_manifests.errors import InputError
+from data_manifests.object_store import ObjectStore
+from data_manifests.place import is_url
+from pipeline.decoding import Decoding
+from pipeline.verify import Finding, repair, verify
+from pipeline.verify_remote import repair_remote, verify_remote
+
+
+def verify_place(
+    place: str,
+    *,
+    deep: bool,
+    mend: bool,
+    dataset: str | None,
+    root: Path | None,
+    scratch: Path | None,
+    workers: int,
+    decoding: Decoding,
+) -> None:
+    """Prints what is wrong in a store.
+
+    Args:
+        place: its folder or URL.
+        deep: reads every byte, as `mend` does.
+        mend: builds what is damaged again from `dataset` and `root`, or puts it anew from `scratch` if it has a URL.
+
+    Raises:
+        InputError: something is wrong, still; or what `mend` needs is not given.
+    """
+    if is_url(place):
+        remote = ObjectStore(place)
+        if mend and scratch is None:
+            raise InputError("--repair puts a remote store's files anew", wanted="--scratch", todo="add it")
+        _verify(
+            place, lambda: verify_remote(remote, deep=deep or mend), "--scratch", deep or mend,
+            (lambda findings: repair_remote(remote, scratch, findings)) if mend and scratch else None,
+        )  # fmt: skip
+        return
+    if mend and (dataset is None or root is None):
+        raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
+    store = Path(place)
+    _verify(
+        place, lambda: verify(store, deep=deep or mend), "--dataset and --root", deep or mend,
+        (lambda findings: repair(store, load_card(dataset), root, findings, workers=workers, decoding=decoding))
+        if mend and dataset and root else None,
+    )  # fmt: skip
+
+
+def _verify(
+    place: str,
+    find: Callable[[], list[Finding]],
+    source: str,
+    deep: bool,
+    mend: Callable[[list[Finding]], list[str]] | None,
+) -> None:
+    findings = find()
+    for finding in findings:
+        click.echo(str(finding))
+    if findings and mend is not None:
+        for line in mend(findings):
+            click.echo(line)
+        findings = find()
+    if findings:
+        raise InputError(
+            f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none",
+            todo=f"run verify with --repair and {source}" if mend is None else "build it again in another place",
+        )  # fmt: skip
+    click.echo(f"nothing wrong at {place}" + ("" if deep else " (sizes and small files; --deep reads every byte)"))

@@ -1,0 +1,125 @@
+"""Stores on a real S3 server: what is there is the local store, whole, or a store that says what it lacks."""
+
+from pathlib import Path
+
+import pytest
+import s3fs
+from click.testing import CliRunner, Result
+
+from data_manifests.layout import MANIFEST
+from data_manifests.manifest import Manifest, load_manifest
+from data_manifests.object_store import ObjectStore
+from pipeline.__main__ import cli
+from pipeline.upload import upload
+from tests.pipeline.small_store import build_small, refusal, tree
+from tests.s3_server import fetched, put_bytes
+
+FRAMES = "shards/test-00000/frames/bytes/c/0"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_the_command_line_builds_and_verifies(s3: str, small_root: Path, tmp_path: Path) -> None:
+    url, scratch = f"{s3}/built", tmp_path / "scratch"
+    build = [
+        "build",
+        "--dataset",
+        small_root / "own.toml",
+        "--root",
+        small_root,
+        "--store",
+        url,
+        "--views",
+        0,
+        "--clip-length",
+        4,
+        "--split",
+        "test",
+    ]
+    assert "--scratch" in str(run(*build).exception)
+    build_small(small_root, scratch, split="test", views=0)  # what is in the scratch folder is not built again
+    first = run(*build, "--scratch", scratch)
+    assert first.exit_code == 0, first.exception
+    assert f"uploaded 1 shard: {url}" in first.output
+    assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)
+    assert f"nothing to upload: {url}" in run(*build, "--scratch", scratch).output
+    assert "was not built from this scratch folder" in str(run(*build, "--scratch", tmp_path / "other").exception)
+    assert not (tmp_path / "other").exists()
+    assert "nothing wrong" in run("verify", url, "--deep").output
+
+
+def test_puts_that_fail(
+    s3: str, small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every attempt goes on from the last one, and never is a shard recorded that is not whole."""
+    scratch, remote = tmp_path / "scratch", ObjectStore(f"{s3}/failing")
+    left, real = [0], s3fs.S3FileSystem._put_file
+
+    async def failing(*args: object, **kwargs: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(5, "connection lost")
+        await real(*args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", failing)
+    build_small(small_root, scratch, split="test")
+    for puts, state in ((0, None), (30, (0, 1))):
+        left[0] = puts
+        assert "connection lost" in refusal(upload, scratch, remote)
+        assert _built_and_planned(remote) == state
+    left[0] = 1000
+    assert upload(scratch, remote) == 1
+    assert _built_and_planned(remote) == (1, 0)
+    build_small(small_root, scratch, split="train")
+    per_shard = len(load_manifest(scratch).shards["train-00000"].files or {})
+    for puts, state in ((30, (1, 2)), (per_shard + 30, (2, 1)), (per_shard + 3, (2, 1))):
+        left[0] = puts
+        assert "connection lost" in refusal(upload, scratch, remote)
+        assert _built_and_planned(remote) == state
+    left[0] = 1000
+    assert upload(scratch, remote) == 1
+    assert tree(fetched(remote.url, tmp_path / "copy")) == tree(small_store)
+
+
+def _built_and_planned(remote: ObjectStore) -> tuple[int, int] | None:
+    """Shards of the manifest; sees that those built are whole."""
+    there, sizes = remote.manifest(), remote.sizes()
+    if there is None:
+        return None
+    built = {name: record.files for name, record in there.shards.items() if record.files is not None}
+    for name, files in built.items():
+        for file, record in files.items():
+            assert sizes[f"shards/{name}/{file}"] == record.size
+    return len(built), len(there.unfinished)
+
+
+def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, tmp_path: Path) -> None:
+    url, scratch = f"{s3}/damaged", tmp_path / "scratch"
+    build_small(small_root, scratch, split="test")
+    assert "no store at" in str(run("verify", url).exception)
+    upload(scratch, ObjectStore(url))
+    content = bytearray((scratch / FRAMES).read_bytes())
+    content[40] ^= 1
+    put_bytes(url, FRAMES, bytes(content))
+    put_bytes(url, "shards/test-00000/tubes.parquet", b"short")
+    put_bytes(url, "stranger", b"?")
+    put_bytes(url, MANIFEST, b"{}")
+    ObjectStore(url).remove(["tables/tubes.parquet"])
+    assert "nothing wrong" not in run("verify", url).output
+    found = run("verify", url, "--deep")
+    for words in (
+        f"{FRAMES}, row 0: its checksum does not fit the manifest (video Jump/t_0)", "test-00000/tubes.parquet: 5 bytes",
+        "stranger: not the store's", "manifest.json: KeyError", "tables/tubes.parquet: missing",
+    ):  # fmt: skip
+        assert words in found.output
+    assert len(found.output.splitlines()) == 5
+    repaired = run("verify", url, "--repair", "--scratch", scratch)
+    assert repaired.exit_code == 0, repaired.exception
+    assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)
+
+
+def test_no_such_bucket_or_protocol(s3: str) -> None:
+    assert "no-such-bucket" in refusal(ObjectStore("s3://no-such-bucket/x").put_manifest, Manifest("0"))
+    assert "s3://BUCKET/PREFIX" in refusal(ObjectStore, "nowhere://x")

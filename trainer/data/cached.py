@@ -1,0 +1,55 @@
+"""Opens a store wherever it lies; one on an object store mends its cache while it is read."""
+
+from __future__ import annotations
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from data_manifests.errors import InputError
+from data_manifests.object_store import ObjectStore
+from trainer.data.cache import ShardCache, manifest_at
+from trainer.data.reader import Sample, Store
+from trainer.data.shard import open_shard
+from trainer.place import Place, Remote
+
+
+class CachedStore(Store):
+    """A store that is read from a `ShardCache`. A row that is damaged there is read again, from a shard fetched anew."""
+
+    def __init__(self, place: Remote, split: str | None) -> None:
+        """See `open_place`."""
+        self._cache = ShardCache(place)
+        super().__init__(self._cache.fetch(split), split)
+        self.place = place
+
+    def sample(self, clip: int, view: int) -> Sample:
+        """See `Store.sample`."""
+        try:
+            return super().sample(clip, view)
+        except InputError:
+            self._mend(self._locate(clip)[0].name)
+            return super().sample(clip, view)
+
+    def frames(self, video_id: str, start: int, stop: int) -> UInt8[ndarray, "n height width 3"]:
+        """See `Store.frames`."""
+        try:
+            return super().frames(video_id, start, stop)
+        except InputError:
+            self._mend(self._video[video_id].shard)
+            return super().frames(video_id, start, stop)
+
+    def _mend(self, name: str) -> None:
+        self._cache.mend(name)
+        files = self._cache.manifest.shards[name].files or {}
+        self._by_name[name] = open_shard(self.path, name, files, self.meta)
+        self._shards = tuple(self._by_name[shard.name] for shard in self._shards)
+
+
+def open_place(place: Place, split: str | None = None) -> Store:
+    """Opens a store, or one split of it: see `Store.open` and `ShardCache.fetch`."""
+    return CachedStore(place, split) if isinstance(place, Remote) else Store.open(place, split)
+
+
+def splits_at(place: Remote) -> list[str]:
+    """The splits that a remote store has; none of its shards is fetched."""
+    return sorted({record.split for record in manifest_at(ObjectStore(place.url)).shards.values()})
