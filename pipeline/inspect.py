@@ -147,7 +147,7 @@ def draw_clip(picture: ClipPicture, path: Path) -> None:
             pen.rectangle(box.tolist(), outline=colour, width=2)
             pen.text((box[0] + 3, box[1] + 2), label, fill=colour)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(path, format="PNG")
 
 
 def _inside(box: Float32[np.ndarray, "4"], size: int) -> np.ndarray:

@@ -68,6 +68,8 @@ def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsy
     picture = tmp_path / "clip.png"
     assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--view", 1, "--png", picture) == 0
     assert Image.open(picture).size == (6 * 300, 2 * 300 + 20)
+    assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--png", tmp_path / "no-suffix") == 0
+    assert Image.open(tmp_path / "no-suffix").format == "PNG"
 
 
 def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monkeypatch, capsys) -> None:
