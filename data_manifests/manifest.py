@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_manifests.errors import InputError
 from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, check_version, digest, file_crc32c
+
+_UNFINISHED = re.compile(r"\..+\.\d+\.new")
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,12 @@ def save_manifest(manifest: Manifest, store: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Temp file, fsync, rename, fsync of the folder. One writer at a time: what a killed one left is overwritten."""
-    temporary = path.with_name(f".{path.name}.new")
+    """Temp file, fsync, rename, fsync of the folder, which is made if it is not there.
+
+    Each process has a temporary name of its own; `remove_unfinished` removes what a killed one left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -119,6 +126,18 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether it is a temporary file of `write_atomically`."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the temporary files of killed processes below a folder that nobody else writes to."""
+    for path in folder.rglob(".*.new"):
+        if is_unfinished(path):
+            path.unlink(missing_ok=True)
 
 
 def sync_tree(folder: Path) -> None:

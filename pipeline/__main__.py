@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def cli() -> None:
     python -m pipeline plan    --dataset ucf101 --root ~/ucf101
     python -m pipeline build   --dataset ucf101 --root ~/ucf101 --store stores/ucf101
     python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --png clip.png
+    python -m pipeline report  stores/ucf101 -o ucf101.html
     python -m pipeline verify  stores/ucf101 --deep
     """
 
@@ -132,33 +134,122 @@ def build(store: Path, workers: int, quiet: bool, **options: Any) -> None:
     """
     from pipeline.build import build as build_store
     from pipeline.build import present_manifest
-    from pipeline.summary import build_progress, print_report
+    from pipeline.summary import build_progress, print_build, print_motion
 
     planned, card, root = _make_plan(options, look_for_videos=True, present=present_manifest(store))
     with build_progress(quiet or not sys.stderr.isatty()) as progress:
-        report = build_store(planned, card, root, store, workers=workers or _cores(), progress=progress)
-    print_report(report, store)
+        built = build_store(planned, card, root, store, workers=workers or _cores(), progress=progress)
+    print_build(built, store)
+    if built.shards:
+        from pipeline.alignment import measure_alignment
+        from pipeline.stored import built_shards
+
+        alignment = measure_alignment(list(built_shards(store)))
+        print_motion(alignment.summary, alignment.warnings)
+
+
+@cli.command(
+    cls=GroupedCommand,
+    groups={"A picture": ("clip", "view", "video", "png", "gif"), "A local page": ("browse", "port")},
+)
+@click.argument("store", type=_HERE)
+@click.option("--clip", help="VIDEO_ID:FIRST_FRAME, to draw as the network sees it, with its tubes and priors.")
+@click.option("--view", default=0, show_default=True, help="Which view of the clip; 0 is the whole frame.")
+@click.option("--video", help="VIDEO_ID, to draw whole, with its tubes.")
+@click.option("--png", type=_HERE, help="Where to draw a sheet of frames.")
+@click.option("--gif", type=_HERE, help="Where to draw a moving picture.")
+@click.option("--browse", is_flag=True, help="Show it on a local page, until Ctrl-C.")
+@click.option("--port", default=8300, show_default=True, help="With --browse; 0 takes a free one.")
+@click.option(
+    "--motion/--no-motion",
+    default=True,
+    show_default=True,
+    help="Measure whether boxes lie where frames move (seconds).",
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def inspect(
+    store: Path,
+    clip: str | None,
+    view: int,
+    video: str | None,
+    png: Path | None,
+    gif: Path | None,
+    browse: bool,
+    port: int,
+    motion: bool,
+    as_json: bool,
+) -> None:
+    """Says what is in a store; draws a clip or a whole video, with tubes and priors; shows all of it on a local page.
+
+    \b
+    python -m pipeline inspect stores/ucf101
+    python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --view 2 --png clip.png
+    python -m pipeline inspect stores/ucf101 --video Surfing/v_Surfing_g08_c01 --gif video.gif
+    python -m pipeline inspect stores/ucf101 --browse
+    """
+    if browse:
+        from pipeline.browse import serve
+
+        with serve(store, port) as server:
+            click.echo(f"http://{server.server_address[0]!s}:{server.server_port} shows {store}; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
+        return
+    if clip is not None or video is not None:
+        _draw(store, clip, view, video, png, gif)
+        return
+    from pipeline.inspect import describe_store
+    from pipeline.summary import print_store
+
+    described = describe_store(store)
+    if motion:
+        from pipeline.alignment import measure_alignment
+        from pipeline.stored import built_shards
+
+        alignment = measure_alignment(list(built_shards(store)))
+        described["motion"] = {"summary": alignment.summary, "warnings": alignment.warnings}
+    click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
+
+
+def _draw(store: Path, clip: str | None, view: int, video: str | None, png: Path | None, gif: Path | None) -> None:
+    from pipeline.drawing import animate_clip, animate_video, draw_clip, draw_video
+    from pipeline.inspect import find_clip
+    from pipeline.stored import find_video
+
+    if png is None and gif is None:
+        raise InputError(
+            "--clip and --video draw a picture", wanted="--png FILE or --gif FILE", todo="say where to draw it"
+        )
+    if clip is not None and video is not None:
+        raise InputError("--clip and --video at once", wanted="one of them", todo="draw one after the other")
+    if clip is not None:
+        picture = find_clip(store, clip, view)
+        for draw, path in ((draw_clip, png), (animate_clip, gif)):
+            if path is not None:
+                draw(picture, path)
+                click.echo(f"drew {clip}, view {view}, to {path}")
+        return
+    assert video is not None
+    found = find_video(store, video)
+    for draw_whole, path in ((draw_video, png), (animate_video, gif)):
+        if path is not None:
+            click.echo(f"drew {draw_whole(*found, path)} of {found[1].frames} frames of {video} to {path}")
 
 
 @cli.command()
 @click.argument("store", type=_HERE)
-@click.option("--clip", help="VIDEO_ID:FIRST_FRAME, to draw.")
-@click.option("--view", default=0, show_default=True, help="Which view of the clip; 0 is the whole frame.")
-@click.option("--png", type=_HERE, help="Where to draw the clip.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def inspect(store: Path, clip: str | None, view: int, png: Path | None, as_json: bool) -> None:
-    """Says what is in a store; draws a clip's frames with its tubes and matched priors."""
-    from pipeline.inspect import describe_store, draw_clip, find_clip
-    from pipeline.summary import print_store
+@click.option("-o", "--out", type=_HERE, help="Where to write the page. [default: STORE.html, beside the store]")
+def report(store: Path, out: Path | None) -> None:
+    """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips.
 
-    if clip is None:
-        described = describe_store(store)
-        click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
-        return
-    if png is None:
-        raise InputError("--clip draws a picture", wanted="--png FILE", todo="say where to draw it")
-    draw_clip(find_clip(store, clip, view), png)
-    click.echo(f"drew {clip}, view {view}, to {png}")
+    \b
+    python -m pipeline report stores/ucf101 -o ucf101.html
+    """
+    from pipeline.report import write_report
+
+    place = store.resolve()
+    page = write_report(store, out or place.parent / f"{place.name}.html")
+    click.echo(f"report: {page}")
 
 
 @cli.command()

@@ -42,7 +42,9 @@ from data_manifests.manifest import (
     check_file,
     copy_is_ahead,
     file_records,
+    is_unfinished,
     load_manifest,
+    remove_unfinished,
     save_manifest,
     sync_folder,
     sync_tree,
@@ -156,6 +158,7 @@ def only_build(store: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
         shutil.rmtree(store / BUILDING, ignore_errors=True)
+        remove_unfinished(store)
         yield
     finally:
         shutil.rmtree(store / BUILDING, ignore_errors=True)
@@ -203,8 +206,9 @@ def _claim(store: Path) -> None:
     """Makes the folder, or sees that it is ours: a store, or what a killed build left before its first record."""
     if store.exists() and not store.is_dir():
         raise InputError(f"{store} is not a folder", todo="choose another --store")
-    strangers = {p.name for p in store.iterdir()} - {LOCK, BUILDING} if store.is_dir() else set()
-    begun = strangers <= {ROOT, PRIORS, f".{MANIFEST}.new"} and _is_our_root(store / ROOT)
+    found = list(store.iterdir()) if store.is_dir() else []
+    strangers = {path.name for path in found if not is_unfinished(path)} - {LOCK, BUILDING}
+    begun = strangers <= {ROOT, PRIORS} and _is_our_root(store / ROOT)
     if strangers and not strangers & {MANIFEST, MANIFEST_COPY} and not begun:
         raise InputError(
             f"{store} holds something else",

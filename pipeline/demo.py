@@ -178,9 +178,9 @@ def _fixed(points: Float[np.ndarray, "n 2"]) -> np.ndarray:
 def make_demo(root: Path, seed: int = 0) -> None:
     """Writes the dataset below `root`: videos/<Class>/<name>.avi, annotations/demo.csv and annotations/testlist.txt.
 
-    All or nothing: it is made beside its place and moved there. A root that is already there is left as it is.
+    All or nothing: it is made beside its place and moved there. A root that holds anything is left as it is.
     """
-    if root.exists():
+    if root.exists() and any(root.iterdir()):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))

@@ -64,7 +64,7 @@ def build_progress(hidden: bool) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def print_report(report: BuildReport, store: Path) -> None:
+def print_build(report: BuildReport, store: Path) -> None:
     """What a build did, and what it skipped, by name."""
     if report.shards:
         rate = report.frames / max(report.seconds, 1e-9)
@@ -83,6 +83,14 @@ def print_report(report: BuildReport, store: Path) -> None:
             print(f"  {video_id}")
 
 
+def print_motion(summary: str, warnings: list[str]) -> None:
+    """Whether the boxes lie where the frames move: one line, and one more for each warning."""
+    console = Console()
+    console.print(summary, highlight=False)
+    for warning in warnings:
+        console.print(f"[bold red]warning[/]: {warning}: look at them (python -m pipeline report)", highlight=False)
+
+
 def print_store(described: dict[str, Any]) -> None:
     """What is in a store."""
     console = Console()
@@ -95,8 +103,19 @@ def print_store(described: dict[str, Any]) -> None:
             split, *(f"{row[name]:,}" for name in ("shards", "videos", "frames", "clips", "views")),
             f"{row['targets_per_view']:.2f}", f"{row['bytes']:,}",
         )  # fmt: skip
-    console.print(table)
+    per_class = Table(
+        "split", "class", "videos", "tubes", "boxes", "clips", "priors a tube", "tubes that no prior fits",
+        "dropped by views",
+    )  # fmt: skip
+    for row in described["classes"]:
+        per_class.add_row(
+            row["split"], row["class"], *(f"{row[name]:,}" for name in ("videos", "tubes", "boxes", "clips")),
+            f"{row['priors_a_tube']:.1f}", f"{row['without_fitting_prior']:.1%}", f"{row['dropped_by_views']:.1%}",
+        )  # fmt: skip
+    console.print(table, per_class)
     for rule, videos in described["rules"].items():
         shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
         console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)
     console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)
+    if "motion" in described:
+        print_motion(described["motion"]["summary"], described["motion"]["warnings"])

@@ -1,9 +1,14 @@
-"""The one place that finds outside data. Absent data skips a test and says which folder was looked for."""
+"""The one place that finds outside data, and a browser. What is absent skips a test and says what was looked for."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Browser
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,3 +38,18 @@ def real() -> Path:
     """Real videos with their annotations (TUBELETS_REAL)."""
     shared = os.environ.get("TUBELETS_SHARED", _ROOT.parent / "shared")
     return _folder("TUBELETS_REAL", Path(shared) / "real")
+
+
+@pytest.fixture(scope="session")
+def session_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One headless Chromium for all tests of pages."""
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(session_browser: Browser) -> Browser:
+    """The same, with a clean slate of complaints."""
+    session_browser.complaints.clear()
+    return session_browser

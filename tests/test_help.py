@@ -19,7 +19,7 @@ from trainer.run import cli as train
 
 SCREEN = 60
 """Lines of a maximised terminal."""
-TRAINER = ("run", "evaluate", "detect")
+TRAINER = ("run", "evaluate", "detect", "report")
 HEAVY = {"av", "cv2", "numba", "numpy", "pyarrow", "rich", "scipy", "torch", "zarr"}
 
 

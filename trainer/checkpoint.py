@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from data_manifests.errors import InputError
-from data_manifests.manifest import write_atomically
+from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 
@@ -60,7 +60,6 @@ def save_checkpoint(
     Args:
         average: the network with the averaged weights, if the run averages.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "version": VERSION,
         "meta": dataclasses.asdict(meta),
@@ -168,6 +167,7 @@ def link_last(path: Path) -> None:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep`; `best.pt` is not among them."""
+    """Removes all but the newest `keep`, and what a killed process left half-written; `best.pt` is not among them."""
+    remove_unfinished(folder)
     for path in sorted(folder.glob("step-*.pt"))[:-keep]:
         path.unlink()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
@@ -15,6 +17,8 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import track
 
 from data_manifests.errors import InputError, run_command_line
 from trainer.checkpoint import load_model
@@ -25,6 +29,7 @@ from trainer.detection.link import Tubes, link
 from trainer.detection.priors import priors_of
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
+from trainer.distributed import device_of
 from trainer.evaluation import write_json
 from trainer.pictures import PALETTE
 
@@ -126,11 +131,18 @@ def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> It
 
 
 def detect(
-    detector: Detector, classes: tuple[str, ...], source: str, out: Path, *, least_score: float, frames: int | None
+    detector: Detector,
+    classes: tuple[str, ...],
+    source: str,
+    out: Path,
+    *,
+    least_score: float,
+    frames: int | None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Writes `out/NAME.json` and `out/NAME.mp4` for one source; returns the JSON's content and the speed.
 
-    A camera is recorded to the mp4 first, and then read like a file.
+    On a terminal, unless `quiet`, a bar tells how many frames are done. A camera is recorded to the mp4 first, and then read like a file.
     """
     out.mkdir(parents=True, exist_ok=True)
     name = Path(source).stem if not source.isdigit() or Path(source).exists() else f"camera-{source}"
@@ -142,7 +154,14 @@ def detect(
     if Path(source).resolve() == picture.resolve():
         raise InputError(f"{picture} would be overwritten", todo="give another --out")
     begun = time.perf_counter()
-    tubes, count, (width, height) = find_tubes(detector, islice(read(), frames), source)
+    seen = track(
+        islice(read(), frames),
+        source,
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    )
+    tubes, count, (width, height) = find_tubes(detector, iter(seen), source)
     seconds = time.perf_counter() - begun
     kept = [int(t) for t in np.flatnonzero(tubes.kept & (tubes.score >= least_score))]
     kept.sort(key=lambda t: -float(tubes.score[t]))
@@ -167,29 +186,37 @@ def detect(
 @click.option("--out", default="out/detect", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--least-score", default=0.2, show_default=True, help="Weaker tubes are not shown.")
 @click.option("--frames", type=int, help="Only the first so many frames; a camera is recorded until Ctrl-C otherwise.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.option("--quiet", is_flag=True, help="Print nothing: the tubes are in the JSON files.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def cli(
-    checkpoint: Path, videos: tuple[str, ...], out: Path, least_score: float, frames: int | None, device: str
+    checkpoint: Path,
+    videos: tuple[str, ...],
+    out: Path,
+    least_score: float,
+    frames: int | None,
+    quiet: bool,
+    device: str,
 ) -> None:
     """Finds the tubes of videos: files, folders of images, or a camera's index. No store or annotation is needed.
 
     \b
     python -m trainer.detect --checkpoint out/demo/last.pt clip.mp4 frames/ --out out/detect
     """
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = device_of(device)
     model, meta = load_model(checkpoint)
     detector = Detector(model.to(where).eval(), torch.from_numpy(priors_of(meta.priors)), VARIANCES, where)
-    for source in videos:
-        found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames)
-        speed, rate = found["frames_per_second"], Fraction(found["rate"]).limit_denominator(1001)
-        print(
-            f"{source}: {found['frames']} frames, {len(found['tubes'])} tubes, {speed:.1f} frames/s "
-            f"({speed / float(rate):.2f} x the video's {float(rate):.2f})"
-        )
-        for tube in found["tubes"][:10]:
-            last = tube["first_frame"] + len(tube["boxes"]) - 1
-            print(f"  {tube['class']} {tube['score']:.2f}  frames {tube['first_frame']} to {last}")
-    print(f"tubes and pictures: {out}")
+    with redirect_stdout(None if quiet else sys.stdout):
+        for source in videos:
+            found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)
+            speed, rate = found["frames_per_second"], Fraction(found["rate"]).limit_denominator(1001)
+            print(
+                f"{source}: {found['frames']} frames, {len(found['tubes'])} tubes, {speed:.1f} frames/s "
+                f"({speed / float(rate):.2f} x the video's {float(rate):.2f})"
+            )
+            for tube in found["tubes"][:10]:
+                last = tube["first_frame"] + len(tube["boxes"]) - 1
+                print(f"  {tube['class']} {tube['score']:.2f}  frames {tube['first_frame']} to {last}")
+        print(f"tubes and pictures: {out}")
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import write_atomically
 from trainer.detection.link import Tubes
 from trainer.detection.tubelets import FrameDetections
 from trainer.metrics.figures import VideoFindings
@@ -65,12 +65,10 @@ def place_of(folder: Path, video_id: str) -> Path:
 
 
 def write_findings(folder: Path, video_id: str, findings: VideoFindings, origin: Origin) -> None:
-    """Writes one video's findings under a temporary name, flushes them, and moves them into place.
+    """Writes one video's findings, whole or not at all.
 
     The bytes depend on the findings and the origin alone. Plain `numpy.load` opens the file.
     """
-    path = place_of(folder, video_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"version": FORMAT_VERSION, "video": video_id} | vars(origin)
     arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)}
     for part in _PARTS:
@@ -78,15 +76,7 @@ def write_findings(folder: Path, video_id: str, findings: VideoFindings, origin:
         arrays |= {f"{part}.{field.name}": getattr(value, field.name) for field in fields(value)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(place_of(folder, video_id), buffer.getbuffer())
 
 
 def read_findings(folder: Path, video_id: str, origin: Origin) -> VideoFindings | None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -41,27 +41,38 @@ class Ranks:
         return value
 
 
-def join(device: str) -> Ranks:
-    """Joins torchrun's process group: NCCL on GPUs, gloo on CPUs.
+def join(device: str, backend: str = "") -> Ranks:
+    """Joins torchrun's process group.
+
+    Args:
+        backend: by default NCCL on GPUs, gloo on CPUs.
 
     Raises:
         InputError: a GPU is asked for and none is there.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+    place = device_of(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if count > 1:
+        dist.init_process_group(backend or ("nccl" if place.type == "cuda" else "gloo"))
+    return Ranks(rank, count, place)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this process by the name that a command was given: auto, cpu or cuda.
+
+    Raises:
+        InputError: a GPU is asked for and none is there.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
         raise InputError(
             "--device cuda", found="no GPU that torch can use", todo="use --device cpu, or install torch for CUDA"
         )
-    if device == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(place)
-    else:
-        place = torch.device("cpu")
-    if count > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    return Ranks(rank, count, place)
+    if name == "cpu" or not there:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def leave() -> None:
@@ -91,14 +102,28 @@ def together(ranks: Ranks) -> Iterator[None]:
         yield
     except BaseException as error:
         over.set()
-        reason = _failure(store, _PATIENCE) if type(error) is RuntimeError or isinstance(error, dist.DistError) else ""
+        reason = _reason(store) if type(error) is RuntimeError or isinstance(error, dist.DistError) else ""
         if reason:
             raise InputError("another process of this run stopped", found=reason, todo="see its message") from None
+        if isinstance(error, dist.DistError) or "Connection closed by peer" in str(error):
+            raise InputError(
+                "another process of this run is gone, without a word",
+                found=str(error).splitlines()[0],
+                todo="see whether it was killed, for memory perhaps; then give the same command again (training: with --resume)",
+            ) from None
         text = str(error).replace("\n", "; ")
-        store.set(_FAILURE, f"rank {ranks.rank}: {text or type(error).__name__}")
+        with suppress(dist.DistError):
+            store.set(_FAILURE, f"rank {ranks.rank}: {text or type(error).__name__}")
         raise
     finally:
         over.set()
+
+
+def _reason(store: dist.Store) -> str:
+    try:
+        return _failure(store, _PATIENCE)
+    except dist.DistError:  # the store is gone with the process that held it
+        return ""
 
 
 def _failure(store: dist.Store, patience: float) -> str:

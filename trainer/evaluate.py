@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, get_args
 
 import click
-import torch
-import torch.distributed as dist
 
 from data_manifests.errors import InputError, run_command_line
-from trainer.checkpoint import load_model
+from trainer.checkpoint import CheckpointMeta, load_model
+from trainer.data.reader import Store
 from trainer.detections_file import Origin
-from trainer.evaluation import Ranks, evaluate_store, find_all, metrics_of, open_store, write_json
+from trainer.distributed import join, leave, together
+from trainer.evaluation import evaluate_store, find_all, metrics_of, open_store, write_json
 from trainer.metrics.average_precision import ApRule
 from trainer.metrics.figures import Evaluation, map_figures
 from trainer.metrics.frame import Detections, FrameRule
@@ -78,20 +78,6 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
     return show
 
 
-def _join_ranks(device: str) -> tuple[torch.device, bool]:
-    """The device of this process, and whether it joined others (torchrun sets WORLD_SIZE)."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if device == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        torch.cuda.set_device(local)
-        device = f"cuda:{local}"
-    if together:
-        dist.init_process_group("gloo")
-    return torch.device(device), together
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--store", "store_path", required=True, type=click.Path(path_type=Path), help="Store to score on.")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="Checkpoint to score.")
@@ -108,7 +94,8 @@ def _join_ranks(device: str) -> tuple[torch.device, bool]:
 @click.option("--link", "link_rule", type=click.Choice(["act"]), default="act", show_default=True)
 @click.option("--all-protocols", is_flag=True, help="Also print the same detections under each published protocol.")
 @click.option("--pictures", default=0, show_default=True, help="Draw this many videos with their tubes.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.option("--quiet", is_flag=True, help="Print nothing: the figures are in metrics.json.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def cli(
     store_path: Path,
     checkpoint: Path,
@@ -120,6 +107,7 @@ def cli(
     link_rule: str,
     all_protocols: bool,
     pictures: int,
+    quiet: bool,
     device: str,
 ) -> None:
     """Scores a checkpoint on the videos of a store: frame-mAP, video-mAP, error split, by a named protocol.
@@ -128,45 +116,48 @@ def cli(
     python -m trainer.evaluate --store stores/demo-test --checkpoint out/demo/last.pt --pictures 6
     torchrun --nproc-per-node 8 -m trainer.evaluate --store stores/ucf101-test --checkpoint last.pt
     """
-    where, together = _join_ranks(device)
+    ranks = join(device, "gloo")
     try:
-        store, split = open_store(store_path, split)
-        model, meta = load_model(checkpoint)
-        if meta.classes != store.meta.classes:
-            raise InputError(
-                f"checkpoint {checkpoint} and store {store_path} differ in their classes",
-                found=", ".join(meta.classes),
-                wanted=", ".join(store.meta.classes),
-                todo="evaluate it on a store of its own dataset",
-            )
-        model.to(where).eval()
-        protocol = Protocol(ap_rule=ap_rule, frames=frames)
-        origin = Origin.of(model, store.content_digest, protocol)
-        out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
-        rank = Ranks.here().rank
-        evaluation = find_all(model, store, device=where, out=out, protocol=protocol, progress=_progress(rank != 0))
-        if evaluation is None:
-            return
-        metrics = metrics_of(evaluation, model, store, protocol)
-        metrics["store"] |= {"path": str(store_path), "split": split}
-        metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
-        print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}")
-        print(table(metrics))
-        if all_protocols:
-            text, metrics["all_protocols"] = protocol_table(evaluation)
-            print(f"\n{text}")
-        write_json(out / "metrics.json", metrics)
-        if json_file:
-            write_json(json_file, metrics)
-        if pictures:
-            drawn = draw_pictures(
-                evaluation, lambda name, frame: store.frames(name, frame, frame + 1)[0], out / "pictures", pictures
-            )
-            print(f"pictures of {len(drawn)} videos: {out / 'pictures'}")
-        print(f"figures and detections: {out}")
+        with redirect_stdout(None if quiet else sys.stdout), together(ranks):
+            store, split = open_store(store_path, split)
+            model, meta = load_model(checkpoint)
+            _check_classes(meta, checkpoint, store, store_path)
+            model.to(ranks.device).eval()
+            protocol = Protocol(ap_rule=ap_rule, frames=frames)
+            origin = Origin.of(model, store.content_digest, protocol)
+            out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
+            progress = _progress(quiet or not ranks.first)
+            evaluation = find_all(model, store, device=ranks.device, out=out, protocol=protocol, progress=progress)
+            if evaluation is None:
+                return
+            metrics = metrics_of(evaluation, model, store, protocol)
+            metrics["store"] |= {"path": str(store_path), "split": split}
+            metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
+            print(f"{len(evaluation.video_ids)} {split} videos of {store_path}, {checkpoint}\n{table(metrics)}")
+            if all_protocols:
+                text, metrics["all_protocols"] = protocol_table(evaluation)
+                print(f"\n{text}")
+            write_json(out / "metrics.json", metrics)
+            if json_file:
+                write_json(json_file, metrics)
+            if pictures:
+                drawn = draw_pictures(
+                    evaluation, lambda name, frame: store.frames(name, frame, frame + 1)[0], out / "pictures", pictures
+                )
+                print(f"pictures of {len(drawn)} videos: {out / 'pictures'}")
+            print(f"figures and detections: {out}")
     finally:
-        if together:
-            dist.destroy_process_group()
+        leave()
+
+
+def _check_classes(meta: CheckpointMeta, checkpoint: Path, store: Store, store_path: Path) -> None:
+    if meta.classes != store.meta.classes:
+        raise InputError(
+            f"checkpoint {checkpoint} and store {store_path} differ in their classes",
+            found=", ".join(meta.classes),
+            wanted=", ".join(store.meta.classes),
+            todo="evaluate it on a store of its own dataset",
+        )
 
 
 def main() -> None:

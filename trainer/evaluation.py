@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.tables import boxes_of
 from trainer.data.reader import Store
 from trainer.data.resample import resample
@@ -138,6 +138,11 @@ class Ranks:
         return box[0]
 
 
+def longest_first(frames: Integer[np.ndarray, "videos"]) -> list[int]:
+    """The order in which videos of these lengths are taken, so that no rank ends with a long one."""
+    return sorted(range(len(frames)), key=lambda place: (-int(frames[place]), place))
+
+
 def _find(detector: Detector, store: Store, place: int, truth: Truth, protocol: Protocol) -> VideoFindings:
     video = {name: store.videos[name][place].as_py() for name in ("video_id", "frames", "width", "height")}
     whole = np.array([0, 0, video["width"], video["height"]], np.int16)
@@ -182,9 +187,8 @@ def find_all(
     priors = torch.from_numpy(store.priors)
     detector = Detector(model, priors, store.meta.variances, device, protocol.detection)
     found: dict[int, VideoFindings] = {}
-    longest_first = sorted(range(len(video_ids)), key=lambda place: (-int(truth.frames[place]), place))
     with _same_bits_on_any_rank(model):
-        for done, place in enumerate(ranks.take(longest_first, call), start=1):
+        for done, place in enumerate(ranks.take(longest_first(truth.frames), call), start=1):
             findings = read_findings(folder, video_ids[place], origin) if folder else None
             if findings is None:
                 findings = _find(detector, store, place, truth, protocol)
@@ -199,6 +203,8 @@ def find_all(
         found = ranks.join(found)
     if ranks.rank != 0:
         return None
+    if folder is not None:
+        remove_unfinished(folder)
     for place, name in enumerate(video_ids):
         if place not in found:
             assert folder is not None
@@ -245,10 +251,4 @@ def metrics_of(evaluation: Evaluation, model: ActNet, store: Store, protocol: Pr
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import write_atomically
 from trainer.config import Config
 from trainer.optim import rate_at
 
@@ -44,10 +44,10 @@ class Reading(NamedTuple):
 
 
 class Diverged(InputError):
-    """The loss of a step is not finite."""
+    """The loss of a step, or the weights after it, are not finite."""
 
-    def __init__(self, step: int, loss: float, found: str) -> None:
-        super().__init__(f"the loss is {loss} at step {step}", found=found)
+    def __init__(self, step: int, what: str, found: str) -> None:
+        super().__init__(what, found=found)
         self.step = step
 
 
@@ -83,7 +83,8 @@ class Watch:
             loss, loc, conf, positives, stops, own = host.tolist()
             if not math.isfinite(loss):
                 shown = ", ".join(f"{video} from frame {frame}, view {view}" for video, frame, view in clips)
-                raise Diverged(step, loss, "clips of another process" if math.isfinite(own) else f"clips {shown}")
+                found = "clips of another process" if math.isfinite(own) else f"clips {shown}"
+                raise Diverged(step, f"the loss is {loss} at step {step}", found)
             readings.append(Reading(step, loss, loc, conf, positives, stops > 0))
         return readings
 
@@ -151,6 +152,4 @@ def _keep_lines_until(start: int, path: Path) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > start:
             break
         kept.append(line)
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text("".join(kept))
-    os.replace(unfinished, path)
+    write_atomically(path, "".join(kept).encode())

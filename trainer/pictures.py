@@ -4,7 +4,7 @@ below.
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from data_manifests.manifest import write_atomically
 from trainer.detection.link import Tubes
 from trainer.metrics.figures import Evaluation
 from trainer.metrics.truth import Truth
@@ -156,7 +157,6 @@ def draw_pictures(
     Args:
         read: a video's frame by its number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     total = len(evaluation.video_ids)
     written = []
     for row in sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))}):
@@ -168,12 +168,8 @@ def draw_pictures(
             evaluation.findings[row].tubes,
             evaluation.classes,
         )
-        path = folder / f"{video_id.replace('/', '-')}.png"
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            image.save(unfinished, format="PNG")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        path, content = folder / f"{video_id.replace('/', '-')}.png", io.BytesIO()
+        image.save(content, format="PNG")
+        write_atomically(path, content.getbuffer())
         written.append(path)
     return written

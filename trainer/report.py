@@ -1,11 +1,10 @@
-"""`python -m trainer.report OUT`: an evaluation as one HTML page that needs no network and no other file."""
+"""`python -m trainer.report FOLDER...`: an evaluation, or runs, as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.manifest import write_atomically
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
 from trainer.detections_file import Origin, read_findings
@@ -23,6 +23,8 @@ from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
 from trainer.metrics.frame import RIGHT, BoxFindings, Detections, judge_frames
 from trainer.pictures import colour_of, draw_frame, shown_tubes
 from trainer.report_page import PAGE
+from trainer.run_record import is_run
+from trainer.run_report import write_run_report
 
 KINDS = {
     "AP": "#1a9850",
@@ -48,7 +50,9 @@ def read_evaluation(out: Path, store_path: Path | None) -> tuple[dict[str, Any],
         fields = metrics["protocol"]["fields"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{out} is not an evaluation", found=str(error), todo="give the --out of `python -m trainer.evaluate`"
+            f"{out} is not an evaluation, nor a run that has begun",
+            found=str(error),
+            todo="give the --out of `python -m trainer.evaluate`, or of `python -m trainer.run`",
         ) from error
     store = Store.open(store_path or Path(store_of["path"]), split if "," not in split else None)
     if store.content_digest != store_of["digest"]:
@@ -199,22 +203,38 @@ def write_report(out: Path, store_path: Path | None = None, *, videos: int = 12)
     """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
     metrics, evaluation, store = read_evaluation(out, store_path)
     data = json.dumps(report_data(metrics, evaluation, store, videos), allow_nan=False).replace("<", "\\u003c")
-    page, unfinished = out / "report.html", out / f".report.{os.getpid()}"
-    try:
-        unfinished.write_text(PAGE.replace("@DATA@", data))
-        os.replace(unfinished, page)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    page = out / "report.html"
+    write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--store", "store_path", type=click.Path(path_type=Path), help="The store, if it was moved.")
-@click.option("--videos", default=12, show_default=True, help="Best and worst videos to show.")
-def cli(out: Path, store_path: Path | None, videos: int) -> None:
-    """Makes one HTML page of the evaluation in OUT: curves, errors, confusion, best and worst videos."""
-    print(f"report: {write_report(out, store_path, videos=videos)}")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option("--out", type=click.Path(path_type=Path), help="The page of runs. [default: report.html in the first]")
+@click.option("--store", "store_path", type=click.Path(path_type=Path), help="An evaluation's store, if it was moved.")
+@click.option("--videos", default=12, show_default=True, help="Best and worst videos of an evaluation to show.")
+def cli(folders: tuple[Path, ...], out: Path | None, store_path: Path | None, videos: int) -> None:
+    """Makes one HTML page of an evaluation, or of one or more training runs.
+
+    \b
+    python -m trainer.report out/run/checkpoints/evaluation-...   curves, errors, confusion, best and worst videos
+    python -m trainer.report out/run                              losses, rates, positives, validation, settings
+    python -m trainer.report out/seed0 out/seed1 --out runs.html  runs overlaid, with the spread over seeds
+    """
+    runs = [folder for folder in folders if is_run(folder)]
+    if not runs and len(folders) == 1:
+        page = write_report(folders[0], store_path, videos=videos)
+    elif len(runs) == len(folders):
+        page = write_run_report(folders, out or folders[0] / "report.html")
+    else:
+        strangers = ", ".join(str(folder) for folder in folders if folder not in runs)
+        raise InputError(
+            "several folders make one page only if all are runs",
+            found=strangers,
+            wanted="each the --out of trainer.run",
+            todo="leave these out; an evaluation has a page of its own",
+        )
+    print(f"report: {page}")
 
 
 def main() -> None:

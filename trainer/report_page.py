@@ -1,11 +1,6 @@
 """The look and behaviour of the report: one HTML page without any other file."""
 
-PAGE = r"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>tubelets: evaluation</title>
-<link rel="icon" href="data:,">
-<style>
-:root{--paper:#fafaf8;--ink:#1e1e1e;--dim:#5d5d5d;--line:#d5d5d0;--card:#fff;--mark:#0571b0}
+STYLE = r""":root{--paper:#fafaf8;--ink:#1e1e1e;--dim:#5d5d5d;--line:#d5d5d0;--card:#fff;--mark:#0571b0}
 @media(prefers-color-scheme:dark){:root{--paper:#161618;--ink:#ececec;--dim:#a5a5a5;--line:#3a3a3d;--card:#202023;--mark:#6cb8e8}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1100px;padding:1rem;background:var(--paper);color:var(--ink);
 font:15px/1.45 system-ui,sans-serif}h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
@@ -23,8 +18,19 @@ color:var(--mark)}:focus-visible{outline:2px solid var(--mark);outline-offset:2p
 .videos{display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:.8rem}.videos article{background:var(--card);
 border:1px solid var(--line);border-radius:8px;padding:.6rem}.strip{width:100%;aspect-ratio:4/3;background-size:cover}
 .play{display:flex;gap:.5rem;align-items:center;margin:.4rem 0}.play input{flex:1;min-width:0;padding:0}
-.cm td{min-width:2.6rem}
-</style></head><body>
+.cm td{min-width:2.6rem}#errors td{white-space:nowrap}
+"""
+"""Shared with the page of runs."""
+
+PAGE = (
+    r"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>tubelets: evaluation</title>
+<link rel="icon" href="data:,">
+<style>
+"""
+    + STYLE
+    + r"""</style></head><body>
 <h1>Evaluation</h1><div class="big" id="big"></div>
 <dl id="about"></dl>
 <h2>Classes</h2><div class="filters" id="filters" role="group" aria-label="Classes"></div>
@@ -90,3 +96,4 @@ for(const [name,colour] of D.kinds){const s=make("span");s.style.background=colo
 draw();
 </script></body></html>
 """
+)

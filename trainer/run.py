@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ _GROUPS = {
         "weight_decay", "clip_norm",
     ),
     "Samples and machine": ("distort", "seed", "workers", "device", "amp", "channels_last", "compile", "profile"),
-    "Records": ("log_every", "save_every", "keep", "eval_every"),
+    "Records": ("log_every", "save_every", "keep", "eval_every", "quiet"),
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class Job:
     init: Path | None = None
     resume: bool = False
     profile: int = 0
+    preset: str = ""
 
 
 def train(job: Job, config: Config, ranks: Ranks) -> None:
@@ -67,6 +69,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
     from trainer.model import ActNet
     from trainer.model.initial import initialise, report
     from trainer.model.weights import load_weights
+    from trainer.run_record import write_record
     from trainer.stages import Clock, profile_steps
     from trainer.step import Learner, train_step
 
@@ -108,6 +111,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
         log = Log(job.out, config, start, [Reading.of(values) for values in unlogged])
         with open(job.out / "weights.txt", "w") as file:
             report(origins, lambda line: print(line, file=file))
+        write_record(job, config, store, model, ranks)
     if ranks.first:
         print(
             f"training on {store.clips} clips of {store.path}, K = {meta.K}, {len(meta.classes)} classes, "
@@ -159,7 +163,8 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
 
     def save(step: int, as_best: bool) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            raise _stopped_by(Diverged(step - 1, math.nan, "weights that are not finite after it"), checkpoints, ranks)
+            error = Diverged(step - 1, f"weights are not finite after step {step - 1}", "a loss that was")
+            raise _stopped_by(error, checkpoints, ranks)
         if log is None:
             return
         of = checkpoint.CheckpointMeta(
@@ -288,6 +293,7 @@ def _settings(command: Any) -> Any:
     default=0,
     help="Time this many steps, stage by stage, and end. Trains nothing.",
 )
+@click.option("--quiet", is_flag=True, help="Print nothing: the log is in metrics.jsonl.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @_settings
 def cli(
@@ -299,6 +305,7 @@ def cli(
     out: Path | None,
     resume: bool,
     profile: int,
+    quiet: bool,
     device: str,
     **settings: Any,
 ) -> None:
@@ -315,13 +322,14 @@ def cli(
     from trainer.distributed import join, leave, together
 
     started = time.monotonic()
-    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile)
+    job = Job(store, out or Path("out") / preset, val_store, split, init, resume, profile, preset)
     ranks = join(device)
-    with together(ranks):
-        train(job, config, ranks)
-    leave()
-    if ranks.first:
-        print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
+    with redirect_stdout(None if quiet else sys.stdout):
+        with together(ranks):
+            train(job, config, ranks)
+        leave()
+        if ranks.first:
+            print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
 
 
 def _milestones(text: str) -> tuple[int, ...]:

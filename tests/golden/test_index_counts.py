@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_manifests.card import load_card
@@ -12,6 +13,7 @@ from pipeline.annotations import read_annotations
 from pipeline.plan import Plan, make_plan
 from tests.oracles.ucf101_annotations import plain_counts, plain_tubes
 from tests.pipeline.own_data import plain_settings
+from trainer.evaluation import longest_first
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,19 @@ def test_the_test_split_is_the_official_list(plan: Plan, real: Path) -> None:
     of_test = {row["video_id"] for row in plan.annotations.videos.to_pylist() if row["split"] == "test"}
     assert of_test == {video_id.removesuffix(".avi") for video_id in listed if "/" in video_id}
     assert len(of_test) == 910
+
+
+def test_ranks_that_take_the_longest_test_video_first_end_together(plan: Plan) -> None:
+    """Simulated: 8 ranks, the next video to whoever is free; within 3 % of the bound."""
+    lengths = np.array([row["frames"] for row in plan.annotations.videos.to_pylist() if row["split"] == "test"])
+    assert len(lengths) == 910
+
+    def makespan(order: list[int]) -> int:
+        busy = np.zeros(8, int)
+        for place in order:
+            busy[busy.argmin()] += lengths[place]
+        return int(busy.max())
+
+    bound = max(lengths.sum() / 8, lengths.max())
+    assert makespan(longest_first(lengths)) <= 1.03 * bound
+    assert makespan(longest_first(lengths)) < makespan(longest_first(-lengths)), "the order matters"

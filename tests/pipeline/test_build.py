@@ -284,8 +284,8 @@ def test_annotations_of_unfinished_shards_may_be_mended(small_root: Path, small_
     root, store = tmp_path / "d", tmp_path / "s"
     shutil.copytree(small_root, root)
     good = (root / "boxes.csv").read_text()
-    (root / "boxes.csv").write_text(good + tube_rows("Run/v_3", 900, 6, tube=5))
-    assert "Run/v_3 ends before its tube" in refusal(build_small, root, store)
+    (root / "boxes.csv").write_text(good + tube_rows("Run/v_5", 900, 6, tube=5))
+    assert "Run/v_5 ends before its tube" in refusal(build_small, root, store)
     (root / "boxes.csv").write_text(good)
     build_small(root, store)
     assert tree(store) == tree(small_store)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.alignment import Alignment
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
 
 
@@ -62,14 +63,39 @@ def test_a_second_build_has_nothing_to_do(root: Path, store: Path, monkeypatch, 
 
 def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert run(monkeypatch, "inspect", store, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["splits"]["train"]["clips"] == 14
+    told = json.loads(capsys.readouterr().out)
+    assert told["splits"]["train"]["clips"] == 14
+    assert "too few videos" in told["motion"]["summary"]
+    assert told["motion"]["warnings"] == []
     assert run(monkeypatch, "inspect", store) == 0
-    assert "train" in capsys.readouterr().out
+    assert "boxes against motion: too few videos" in capsys.readouterr().out
+    assert run(monkeypatch, "inspect", store, "--no-motion") == 0
+    out = capsys.readouterr().out
+    assert "train" in out
+    assert "motion" not in out
     picture = tmp_path / "clip.png"
     assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--view", 1, "--png", picture) == 0
     assert Image.open(picture).size == (6 * 300, 2 * 300 + 20)
     assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--png", tmp_path / "no-suffix") == 0
     assert Image.open(tmp_path / "no-suffix").format == "PNG"
+
+
+def test_what_motion_says_of_the_boxes_is_a_warning(store: Path, monkeypatch, capsys) -> None:
+    shifted = Alignment(64, 0.1, {"mirrored": -4.0}, (-1.3, -1.7, -1.1))
+    monkeypatch.setattr("pipeline.alignment.measure_alignment", lambda shards: shifted)
+    assert run(monkeypatch, "inspect", store) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "warning: boxes fit the motion better 1.3 frames earlier (95 %: -1.7 to -1.1)" in out
+    assert run(monkeypatch, "inspect", store, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["motion"]["warnings"] == shifted.warnings
+
+
+def test_report_writes_its_page_beside_the_store(store: Path, monkeypatch, capsys) -> None:
+    page = store.with_name("store.html")
+    assert run(monkeypatch, "report", store) == 0
+    assert f"report: {page}" in " ".join(capsys.readouterr().out.split())
+    assert page.read_text().startswith("<!doctype html>")
+    page.unlink()
 
 
 def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monkeypatch, capsys) -> None:
@@ -99,6 +125,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["inspect", "STORE", "--clip", "Run/x:1", "--png", "x.png"], "no video 'Run/x'"),
         (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
         (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
+        (["report", "."], "no store at"),
         (["verify", "STORE", "--repair"], "--dataset and --root"),
         (["biuld"], "build"),
         (["plan", "--datset", "ucf101"], "--dataset"),

@@ -1,18 +1,29 @@
-"""One rank of a test's evaluation: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them. Usage: ... OUT"""
+"""Several processes that run `trainer.evaluate` on one small store of noise, as torchrun would start them.
+
+They are forked from a server that has imported everything, so that a test pays for that once.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
 import sys
 import time
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
+import trainer.distributed
+import trainer.evaluate
+from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
 from tests.trainer.memory_store import MemoryStore
-from trainer.evaluation import evaluate_store, write_json
+from trainer.data.reader import Store
+from trainer.detection.find import Detector
+from trainer.detection.tubelets import VideoTubelets
 from trainer.model import ActNet
 
 LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
@@ -24,24 +35,57 @@ def model_and_store() -> tuple[ActNet, MemoryStore]:
     return ActNet(ACT300, 2, 2, 1 / 16), MemoryStore(LENGTHS, LABELS)
 
 
-def main() -> None:
-    """Evaluates, and writes `metrics.json` on rank 0; PAUSE seconds after each video, so that a test can kill it in between."""
-    out = Path(sys.argv[1])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+def start(
+    out: Path, checkpoint: Path, world: int, errors: Path, *, stuck: int | None = None
+) -> list[tuple[BaseProcess, Connection]]:
+    """Starts `world` ranks; each tells a video's name when it begins with it.
+
+    Args:
+        errors: folder for what each rank says on stderr, `0`, `1`, ...
+        stuck: a rank that never gets done with its second video, while the others take their time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(world):
+        told, tell = context.Pipe(duplex=False)
+        process = context.Process(target=_rank, args=(out, checkpoint, rank, world, port, errors, tell, stuck))
+        process.start()
+        tell.close()
+        ranks.append((process, told))
+    return ranks
+
+
+def _rank(
+    out: Path, checkpoint: Path, rank: int, world: int, port: int, errors: Path, tell: Connection, stuck: int | None
+) -> None:
+    sys.stderr = open(errors / str(rank), "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if world > 1:
+        os.environ |= {
+            "RANK": f"{rank}",
+            "WORLD_SIZE": f"{world}",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": f"{port}",
+        }
         torch.set_num_threads(1)  # as torchrun does
-        dist.init_process_group("gloo")
-    model, store = model_and_store()
+    store = model_and_store()[1]
+    Store.open = classmethod(lambda cls, path, split=None: store)  # type: ignore[assignment, method-assign]
 
-    def pause(video_id: str, done: int, total: int) -> None:
-        print(video_id, flush=True)
-        time.sleep(float(os.environ.get("PAUSE", "0")))
+    begun: list[str] = []
+    compute = Detector.video
 
-    metrics = evaluate_store(model, store, device=torch.device("cpu"), out=out, progress=pause)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(out / "metrics.json", metrics)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    def video(self: Detector, blocks: object, frames: int, width: int, height: int, name: str) -> VideoTubelets:
+        begun.append(name)
+        tell.send(name)
+        if stuck is not None:
+            time.sleep(0.3 if rank != stuck else 60 * (len(begun) - 1))
+        return compute(self, blocks, frames, width, height, name)
 
-
-if __name__ == "__main__":
-    main()
+    Detector.video = video  # type: ignore[assignment, method-assign]
+    trainer.distributed._PATIENCE = 0.1
+    sys.argv = ["evaluate", "--store", "noise", "--checkpoint", f"{checkpoint}", "--out", f"{out}", "--device", "cpu"]
+    run_command_line(trainer.evaluate.main)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
 from pipeline.priors import make_priors
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
@@ -64,6 +64,16 @@ def test_a_video_file_of_odd_size_gives_tubes_and_an_mp4(checkpoint, tmp_path, m
     assert {path.name for path in out.iterdir()} == {"clip.json", "clip.mp4"}
 
 
+def test_quiet_prints_nothing_and_a_pipe_gets_no_bar(checkpoint, tmp_path, monkeypatch, capfd):
+    video = tmp_path / "clip.mp4"
+    write_video(video, iter(_frames(3)), Fraction(10))
+    for options, lines in ((["--quiet"], 0), ([], 2)):
+        _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", tmp_path / "out", "--device", "cpu", *options)
+        said = capfd.readouterr()
+        assert said.out.count("\n") == lines
+        assert said.err == ""
+
+
 def test_a_folder_of_images_in_the_order_of_their_numbers(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -75,12 +85,18 @@ def test_a_folder_of_images_in_the_order_of_their_numbers(checkpoint, tmp_path, 
     assert json.loads((tmp_path / "images.json").read_text())["tubes"] == [], "one frame is shorter than a clip"
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no video"])
-def test_what_is_no_video_is_refused(checkpoint, tmp_path, monkeypatch, content):
+@pytest.mark.parametrize("kept", [0, 0.5, None])
+def test_what_is_no_video_ends_with_2(checkpoint, tmp_path, monkeypatch, capsys, kept):
     broken, out = tmp_path / "broken.mp4", tmp_path / "found"
-    broken.write_bytes(content)
-    with pytest.raises(InputError, match="is not a video"):
-        _detect(monkeypatch, "--checkpoint", checkpoint, broken, "--out", out, "--device", "cpu")
+    write_video(broken, iter(_frames(20)), Fraction(10))
+    content = broken.read_bytes()
+    broken.write_bytes(b"this is no video" if kept is None else content[: int(kept * len(content))])
+    with pytest.raises(SystemExit) as end:
+        run_command_line(
+            lambda: _detect(monkeypatch, "--checkpoint", checkpoint, broken, "--out", out, "--device", "cpu")
+        )
+    assert end.value.code == 2
+    assert f"{broken} is not a video" in capsys.readouterr().err
     assert list(out.iterdir()) == []
     with pytest.raises(InputError, match="is not there"):
         _detect(monkeypatch, "--checkpoint", checkpoint, tmp_path / "absent.mp4", "--out", out, "--device", "cpu")

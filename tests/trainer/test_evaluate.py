@@ -1,20 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
+import re
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
-from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
+from tests.trainer.evaluation_ranks import LENGTHS, model_and_store, start
 from tests.trainer.memory_store import MemoryStore
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.data.reader import Store
@@ -25,7 +23,6 @@ from trainer.model import ActNet
 from trainer.pictures import draw_pictures
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +39,30 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _ranks(out: Path, world: int, **more: str) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | more
-    command = [sys.executable, "-m", "tests.trainer.evaluation_ranks", str(out)]
-    return [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=common | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint of the small network."""
+    model, store = model_and_store()
+    meta = CheckpointMeta(7, 2, store.meta.classes, 1 / 16, "none", ACT300, store.meta.digest, {})
+    path = tmp_path_factory.mktemp("run") / "last.pt"
+    save_checkpoint(path, model, torch.optim.SGD(model.parameters(), 0.1), meta)
+    return path
+
+
+def _by_ranks(out: Path, checkpoint: Path, world: int, errors: Path) -> dict[str, bytes]:
+    """The files that the command leaves, run by `world` ranks."""
+    errors.mkdir(exist_ok=True)
+    for rank, (process, _) in enumerate(start(out, checkpoint, world, errors)):
+        process.join(60)
+        assert process.exitcode == 0, (errors / str(rank)).read_text()
+    return _files(out)
+
+
+@pytest.fixture(scope="module")
+def by_one(checkpoint, tmp_path_factory) -> dict[str, bytes]:
+    """The files that the command leaves, run by one process."""
+    folder = tmp_path_factory.mktemp("one")
+    return _by_ranks(folder / "out", checkpoint, 1, folder)
 
 
 def test_metrics_say_what_was_scored_and_how(done):
@@ -93,34 +97,37 @@ def test_figures_do_not_need_a_folder(done):
     assert model.training, "the model's mode is given back"
 
 
-def test_three_ranks_write_the_bytes_of_one(done, tmp_path):
-    ranks = _ranks(tmp_path, 3)
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=100)
-        assert rank.returncode == 0, errors
-    assert _files(tmp_path) == _files(done[0])
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_any_number_of_ranks_writes_the_bytes_of_one(world, by_one, done, checkpoint, tmp_path):
+    assert _by_ranks(tmp_path / "out", checkpoint, world, tmp_path) == by_one
+    assert {
+        name: content for name, content in _files(done[0]).items() if name != "metrics.json"
+    }.items() <= by_one.items()
 
 
-def test_a_killed_evaluation_goes_on(done, tmp_path):
-    (killed,) = _ranks(tmp_path, 1, PAUSE="60")
-    killed.stdout.readline()
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    finished = _files(tmp_path)
+@pytest.mark.parametrize(("world", "victim"), [(3, 0), (3, 1)])
+def test_after_a_rank_was_killed_the_command_goes_on(world, victim, by_one, checkpoint, tmp_path):
+    """Rank 0 holds the counter of the others."""
+    out, errors = tmp_path / "out", tmp_path / "errors"
+    errors.mkdir()
+    ranks = start(out, checkpoint, world, errors, stuck=victim)
+    process, told = ranks[victim]
+    told.recv()
+    unfinished = told.recv()
+    process.kill()
+    for rank, (process, _) in enumerate(ranks):
+        process.join(30)
+        said = (errors / str(rank)).read_text()
+        assert process.exitcode == (-signal.SIGKILL if rank == victim else 2), said
+        assert rank == victim or "another process of this run is gone" in said
+    finished = _files(out)
     assert 0 < len(finished) < len(LENGTHS)
-    model, store = model_and_store()
-    again: list[str] = []
-    found = Detector.video
-
-    def counted(self, blocks, frames, width, height, name):
-        again.append(name)
-        return found(self, blocks, frames, width, height, name)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Detector, "video", counted)
-        write_json(tmp_path / "metrics.json", evaluate_store(model, store, device=CPU, out=tmp_path))
-    assert len(again) == len(LENGTHS) - len(finished)
-    assert _files(tmp_path) == _files(done[0])
+    assert f"detections/{unfinished}.npz" not in finished
+    assert finished.items() <= by_one.items()
+    before = {name: (out / name).stat().st_ino for name in finished}
+    (out / "detections/Noise/.v_02.npz.1.new").write_bytes(b"of a rank that was killed as it wrote")
+    assert _by_ranks(out, checkpoint, 1, errors) == by_one
+    assert {name: (out / name).stat().st_ino for name in finished} == before, "nothing finished is computed again"
 
 
 @pytest.mark.parametrize("keep", [0, 100, -30])
@@ -199,17 +206,10 @@ def test_pictures_of_some_videos(done, tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(drawn), "nothing half-written is left"
 
 
-@pytest.fixture
-def checkpoint(tmp_path, monkeypatch) -> Path:
-    """A checkpoint of the small network; the noise store is found under any name."""
-    model, store = model_and_store()
-    monkeypatch.setattr(Store, "open", classmethod(lambda cls, path, split=None: store))
-    meta = CheckpointMeta(7, 2, store.meta.classes, 1 / 16, "none", ACT300, store.meta.digest, {})
-    save_checkpoint(tmp_path / "last.pt", model, torch.optim.SGD(model.parameters(), 0.1), meta)
-    return tmp_path / "last.pt"
-
-
 def _command(monkeypatch, *arguments: object) -> None:
+    """The noise store is found under any name."""
+    store = model_and_store()[1]
+    monkeypatch.setattr(Store, "open", classmethod(lambda cls, path, split=None: store))
     monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
     main()
 
@@ -229,12 +229,84 @@ def test_the_command_prints_and_writes_the_figures(checkpoint, done, monkeypatch
     assert len(list((folder / "pictures").iterdir())) == 1
 
 
-def test_other_classes_of_the_same_number_are_refused(checkpoint, monkeypatch):
-    content = torch.load(checkpoint, weights_only=True)
-    content["meta"]["classes"] = ["Up", "Down"]
-    torch.save(content, checkpoint)
-    with pytest.raises(InputError, match="classes"):
-        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--device", "cpu")
+def test_quiet_prints_nothing_and_writes_the_same(checkpoint, by_one, tmp_path, monkeypatch, capfd):
+    for options, silent in ((["--quiet"], True), ([], False)):
+        out = tmp_path / f"{silent}"
+        for name, content in by_one.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(b"" if name == "metrics.json" else content)
+        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--out", out, "--device", "cpu", *options)
+        said = capfd.readouterr()
+        assert (said.out == "") == silent
+        assert said.err == "", "no progress in a pipe"
+        assert _files(out) == by_one
+
+
+def _refused(monkeypatch, capsys, *arguments: object) -> str:
+    """What the command says when it ends with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        run_command_line(lambda: _command(monkeypatch, "--store", "noise", "--device", "cpu", *arguments))
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"classes": ["Up", "Down"]}, "found: Up, Down"),
+        ({"classes": ["Class0", "Class1", "Class2"]}, "classes"),
+        ({"K": 3}, r"frames a clip \(K\).*\n.*found: 3 .*\n.*wanted: 2"),
+        ({"priors": 31.0}, r"priors.*\n.*31\.0"),
+    ],
+)
+def test_a_checkpoint_for_another_store_ends_with_2(changed, what, tmp_path, monkeypatch, capsys):
+    store = model_and_store()[1]
+    layer = dataclasses.replace(ACT300.layers[0], min_size=changed.get("priors", ACT300.layers[0].min_size))
+    spec = dataclasses.replace(ACT300, layers=(layer, *ACT300.layers[1:]))
+    classes, K = tuple(changed.get("classes", store.meta.classes)), changed.get("K", 2)
+    model = ActNet(spec, len(classes), K, 1 / 16)
+    meta = CheckpointMeta(7, K, classes, 1 / 16, "none", spec, store.meta.digest, {})
+    save_checkpoint(tmp_path / "last.pt", model, torch.optim.SGD(model.parameters(), 0.1), meta)
+    assert re.search(what, _refused(monkeypatch, capsys, "--checkpoint", tmp_path / "last.pt"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "last.pt"], "nothing is written"
+
+
+def test_damaged_detections_and_those_of_another_checkpoint_end_with_2(
+    checkpoint, by_one, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    file = out / "detections/Noise/v_01.npz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(by_one["detections/Noise/v_01.npz"][:-30])
+    said = _refused(monkeypatch, capsys, "--checkpoint", checkpoint, "--out", out)
+    assert f"{file} is damaged" in said
+    file.write_bytes(by_one["detections/Noise/v_01.npz"])
+    changed = torch.load(checkpoint, weights_only=True)
+    changed["model"]["conf.0.bias"] += 1
+    torch.save(changed, tmp_path / "other.pt")
+    said = _refused(monkeypatch, capsys, "--checkpoint", tmp_path / "other.pt", "--out", out)
+    assert str(file) in said
+    assert "its weights differs" in said
+    assert list(_files(out)) == ["detections/Noise/v_01.npz"], "nothing is written"
+
+
+def test_a_gpu_that_is_not_there_ends_with_2(checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no GPU" in _refused(monkeypatch, capsys, "--checkpoint", checkpoint, "--device", "cuda")
+
+
+def test_a_network_that_finds_nothing_scores_zero(tmp_path):
+    """No class has a detection and no video has one: the figures are 0, the rest of the truth is missed."""
+    model, store = model_and_store()
+    with torch.no_grad():
+        for head, layer in zip(model.conf, ACT300.layers, strict=True):
+            head.bias.view(layer.priors_per_cell, -1)[:, 0] = 1e4
+    metrics = evaluate_store(model, store, device=CPU, out=tmp_path)
+    assert metrics["left_out"]["videos_without_detections"] == [f"Noise/v_{i:02d}" for i in range(len(LENGTHS))]
+    assert metrics["frame_ap"]["0.5"] == {"Class0": 0, "Class1": 0}
+    assert set(metrics["video_map"].values()) == {0}
+    assert metrics["errors"]["mean"]["missed"] == 1
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
@@ -244,13 +316,3 @@ def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
         )
     assert end.value.code == 2
     assert "act" in capsys.readouterr().err
-
-
-def test_ranks_that_take_the_longest_video_first_end_together(golden):
-    """Simulated on UCF101-24's test videos: 8 ranks, the next video to whoever is free; within 3 % of the bound."""
-    annotations = np.load(golden / "annots_index.npz")
-    lengths = np.sort(annotations["nframes"][annotations["is_test"]])[::-1]
-    busy = np.zeros(8)
-    for length in lengths:
-        busy[busy.argmin()] += length
-    assert busy.max() <= 1.03 * max(lengths.sum() / 8, lengths[0])

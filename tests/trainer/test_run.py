@@ -19,6 +19,8 @@ from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, s
 from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.run import Job, main, train
+from trainer.run_record import read_run
+from trainer.run_report import series
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = Config(
@@ -115,6 +117,16 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     _assert_same(_content(tmp_path), _content(undisturbed))
     assert _lines(tmp_path) == _lines(undisturbed)
     assert [line["step"] for line in _lines(tmp_path)] == [4, 6]
+
+
+def test_it_can_be_reported(undisturbed: Path, tmp_path: Path) -> None:
+    run = read_run(undisturbed)
+    assert run.config == json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(CONFIG, ema=0.9))))
+    assert dict(run.about)["processes"] == "1 x cpu"
+    assert [value for _, value in series(run)["loss"]] == [line["loss"] for line in _lines(undisturbed)]
+    (undisturbed / "run.json").rename(tmp_path / "run.json")
+    assert read_run(undisturbed).config == run.config, "without the record, from a checkpoint"
+    (tmp_path / "run.json").rename(undisturbed / "run.json")
 
 
 def test_the_rate_follows_its_schedule(undisturbed: Path) -> None:
