@@ -277,12 +277,17 @@ def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:
 
 
 def _check_annotations(planned: dict[str, ShardRecord], records: dict[str, ShardRecord]) -> None:
-    changed = [name for name in records if planned[name].annotations not in ("", records[name].annotations)]
+    """Of finished shards: nothing was made yet of the others' annotations, so a mended one may go on."""
+    changed = [
+        name
+        for name in records
+        if planned[name].files is not None and planned[name].annotations not in ("", records[name].annotations)
+    ]
     if changed:
         raise InputError(
-            "annotations of videos in the store have changed since it was planned",
+            "annotations of videos in the store have changed since it was built",
             found=f"other annotations of the videos of {', '.join(sorted(changed)[:5])}",
-            wanted="the annotations that the store was planned with",
+            wanted="the annotations that the store was built with",
             todo="put those back, or build another store",
         )
 

@@ -106,9 +106,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
     ) as error:
         raise InputError(
             f"checkpoint {path} is damaged or not one of trainer.run",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=_told(error),
             todo="use another checkpoint of the run",
         ) from error
+
+
+def _told(error: Exception) -> str:
+    """torch's own text for what its unpickler refuses advises to load it all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a pickle that is broken or asks for more than tensors and plain values"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_model(path: Path) -> tuple[ActNet, CheckpointMeta]:

@@ -101,4 +101,5 @@ def edges(boxes: Sequence[Box], kind: str, first_pixel: int) -> Float32[np.ndarr
         corners[:, 2:] += corners[:, :2]
     elif kind == "inclusive-corners":
         corners[:, 2:] += 1
-    return (corners - first_pixel).astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by its frame
+        return (corners - first_pixel).astype(np.float32)

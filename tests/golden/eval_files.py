@@ -37,7 +37,8 @@ def read_eval_files(golden: Path) -> EvalFiles:
     bounds = np.append(0, np.cumsum(annotations["tube_len"]))
     for video, name in enumerate(inputs["video"]):
         starts = np.flatnonzero(inputs["start_video"] == video)
-        any_begin, class_begin = inputs["all_ptr"][starts[0]], inputs["det_ptr"][starts[0]]
+        begun = int((inputs["start_video"] < video).sum())  # a video shorter than K has no start
+        any_begin, class_begin = inputs["all_ptr"][begun], inputs["det_ptr"][begun]
         any_ptr = np.append(any_begin, inputs["all_ptr"][starts + 1]).astype(np.int64)
         class_ptr = np.append(class_begin, inputs["det_ptr"][starts + 1]).astype(np.int64)
         boxes = (inputs["all_boxes4"][any_begin : any_ptr[-1]] / np.float32(4)).astype(np.float32).reshape(-1, K, 4)

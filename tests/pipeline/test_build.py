@@ -304,6 +304,17 @@ def test_annotations_of_videos_that_a_build_does_not_touch(
     assert tree(store) == before
 
 
+def test_annotations_of_unfinished_shards_may_be_mended(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    good = (root / "boxes.csv").read_text()
+    (root / "boxes.csv").write_text(good + tube_rows("Run/v_5", 900, 6, tube=5))
+    assert "Run/v_5 ends before its tube" in refusal(build_small, root, store)
+    (root / "boxes.csv").write_text(good)
+    build_small(root, store)
+    assert tree(store) == tree(small_store)
+
+
 def test_two_builds_at_once(small_root: Path, small_store: Path, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with only_build(tmp_path / "s"):

@@ -76,6 +76,8 @@ def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsy
     picture = tmp_path / "clip.png"
     assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--view", 1, "--png", picture) == 0
     assert Image.open(picture).size == (6 * 300, 2 * 300 + 20)
+    assert run(monkeypatch, "inspect", store, "--clip", "Run/a:3", "--png", tmp_path / "no-suffix") == 0
+    assert Image.open(tmp_path / "no-suffix").format == "PNG"
 
 
 def test_what_motion_says_of_the_boxes_is_a_warning(store: Path, monkeypatch, capsys) -> None:

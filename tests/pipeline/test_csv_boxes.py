@@ -58,6 +58,7 @@ def test_boxes_are_clipped_to_the_declared_frame(tmp_path: Path) -> None:
         ("a\n", "line 2 has another number of columns"),
         ("a,0,Run,1,1,1,5,5,9\n", "line 2 has another number of columns"),
         ("a,0,Run,1,nan,1,5,5\n", "a tube 0, frame 0: the box is not finite"),
+        ("a,0,Run,1,1,1,1e300,5\n", "a tube 0, frame 0: the box is not finite"),
         ("a,0,Run,1,1,1,inf,5\n", "a tube 0, frame 0: the box is not finite"),
         ("a,0,Run,1,5,1,5,5\n", "a tube 0, frame 0: the box is empty"),
         ("a,0,Run,0,1,1,5,5\n", r"a tube 0 lies outside its video[\s\S]*-1"),

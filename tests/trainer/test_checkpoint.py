@@ -87,6 +87,18 @@ def test_another_file_is_refused(content: object, tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+def test_a_hostile_one_is_refused_without_the_advice_to_load_it(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"version": 1, "meta": Hostile()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="asks for more than tensors") as refused:
+        read_checkpoint(tmp_path / "a.pt")
+    assert "weights_only" not in str(refused.value)
+    assert not (tmp_path / "owned").exists()
+
+
 def test_a_full_disk_leaves_the_old_one(network: ActNet, tmp_path: Path) -> None:
     path = _save(network, tmp_path / "step-00000007.pt")
     before = path.read_bytes()
