@@ -110,7 +110,8 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
     with _pool(min(workers, len(jobs)), executor) as pool:
         waiting: set[Future[BuiltShard]] = set()
         try:
-            waiting.update(pool.submit(build_shard, job) for job in jobs)
+            with _interrupts_held_back():
+                waiting.update(pool.submit(build_shard, job) for job in jobs)
         except BrokenExecutor as error:
             failures.append(error)
         while waiting:
@@ -151,8 +152,17 @@ def _pool(workers: int, executor: Executor | None) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C comes to us afterwards, and never to the workers started meanwhile: they inherit the mask, and we end them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the build's to handle
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

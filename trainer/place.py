@@ -36,12 +36,12 @@ Place = Path | Remote
 def cache_options(command: Any) -> Any:
     """The options of a command that reads stores: `cache` and `cache_gb`, for `place_of`."""
     command = click.option(
-        "--cache-gb", default=100.0, show_default=True, help="Room that the cache may take; unused stores make way."
+        "--cache-gb", default=100.0, show_default=True, help="Its size; unused stores make way."
     )(command)
     return click.option(
         "--cache",
         type=click.Path(path_type=Path),
-        help="Folder for shards of a store at a URL, shared by all processes of a machine.",
+        help="Local folder for the shards of a store at a URL.",
     )(command)
 
 

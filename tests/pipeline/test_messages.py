@@ -53,12 +53,9 @@ def test_a_variance_of_nothing() -> None:
 
 
 def test_a_video_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Empty(list):
-        decoder = "images"
-
     write_own(tmp_path / "d", tube_rows("Run/a", 1, 6))
     write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(6))
-    monkeypatch.setattr(shards, "open_frames", lambda path: Empty())
+    monkeypatch.setattr(shards, "stored_frames", lambda request, limit: iter(()))
     assert "video Run/a has no frames" in refusal(build_small, tmp_path / "d", tmp_path / "s")
 
 
