@@ -19,7 +19,7 @@ class Config:
     width: float
     "backbone width multiplier: 1, 0.5, 0.25 or 0.125"
     norm: Literal["none", "batch"]
-    "batch: batch normalisation in the backbone, for training from random weights"
+    "batch: batch normalisation, to train from random weights"
     iterations: int
     "steps in all"
     batch: int
