@@ -308,9 +308,10 @@ def report(store: Path, out: Path | None) -> None:
     python -m pipeline report stores/ucf101 -o ucf101.html
     """
     from pipeline.report import write_report
+    from pipeline.summary import watched
 
     place = store.resolve()
-    page = write_report(store, out or place.parent / f"{place.name}.html")
+    page = write_report(store, out or place.parent / f"{place.name}.html", lambda shards: watched(shards, "reading"))
     click.echo(f"report: {page}")
 
 

@@ -14,6 +14,7 @@ from data_manifests.manifest import load_manifest
 from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
 from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
+from pipeline.verify import verify
 
 
 def describe_store(store: Path) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def describe_store(store: Path) -> dict[str, Any]:
         "rules": rules,
         "skipped": len(manifest.skipped),
         "unfinished": manifest.unfinished,
+        "health": [str(finding) for finding in verify(store) if finding.shard not in manifest.unfinished],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ THUMBNAIL = 150
 """Width of one frame of a thumbnail, pixels."""
 
 
-def report_data(store: Path) -> dict[str, Any]:
+Watch = Callable[[Sequence[StoredShard]], Iterable[StoredShard]]
+"""Hands on the shards as they are read; it may show how far it is."""
+
+
+def report_data(store: Path, watch: Watch = iter) -> dict[str, Any]:
     """All that the page shows, for JSON.
 
     Raises:
@@ -41,7 +46,7 @@ def report_data(store: Path) -> dict[str, Any]:
     shards = list(built_shards(store, manifest))
     census, strangest = Census(settings), Strangest(settings.K, settings.image_size)
     rules: dict[str, list[str]] = {}
-    for shard in shards:
+    for shard in watch(shards):
         strangest.add(shard, census.add(shard))
         for video in shard.videos:
             for rule in video.rules:
@@ -70,9 +75,9 @@ def report_data(store: Path) -> dict[str, Any]:
     }
 
 
-def write_report(store: Path, page: Path) -> Path:
+def write_report(store: Path, page: Path, watch: Watch = iter) -> Path:
     """Writes the page, whole or not at all. Raises as `report_data`."""
-    data = json.dumps(report_data(store), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(report_data(store, watch), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+    track,
+)
 from rich.table import Table
 
 from pipeline.build import BuildReport
 from pipeline.plan import ASSUMED_SIZE, Plan
+
+Item = TypeVar("Item")
+
+
+def watched(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """The items, with a bar of how many are done on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    return track(items, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar over the bytes to read, on stderr if that is a terminal; told the bytes just read, and all there are."""
+    console = Console(stderr=True)
+    columns = TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda size, total: bar.update(task, advance=size, total=total)
 
 
 def print_plan(plan: Plan, workers: int) -> None:
@@ -117,5 +144,7 @@ def print_store(described: dict[str, Any]) -> None:
         shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
         console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)
     console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)
+    wrong = described["health"]
+    console.print("health: " + ("; ".join(wrong) or "sizes and small files are right (verify --deep reads every byte)"))
     if "motion" in described:
         print_motion(described["motion"]["summary"], described["motion"]["warnings"])

@@ -12,6 +12,7 @@ from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from data_manifests.place import is_url
 from pipeline.decoding import Decoding
+from pipeline.summary import reading_progress
 from pipeline.verify import Finding, repair, verify
 from pipeline.verify_remote import repair_remote, verify_remote
 
@@ -49,8 +50,13 @@ def verify_place(
     if mend and (dataset is None or root is None):
         raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
     store = Path(place)
+
+    def find() -> list[Finding]:
+        with reading_progress() as progress:
+            return verify(store, deep=deep or mend, progress=progress)
+
     _verify(
-        place, lambda: verify(store, deep=deep or mend), "--dataset and --root", deep or mend,
+        place, find, "--dataset and --root", deep or mend,
         (lambda findings: repair(store, load_card(dataset), root, findings, workers=workers, decoding=decoding))
         if mend and dataset and root else None,
     )  # fmt: skip

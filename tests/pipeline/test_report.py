@@ -104,6 +104,16 @@ def test_inspect_has_a_line_for_each_class(small_store: Path, data: dict) -> Non
         assert line["dropped_by_views"] == sum(group["dropped"]) / sum(group["dropped"] + group["kept"])
 
 
+def test_inspect_says_whether_a_store_is_well(small_store: Path, tmp_path: Path) -> None:
+    assert describe_store(small_store)["health"] == []
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    frames = store / "shards" / "train-00001" / "frames" / "bytes" / "c" / "0"
+    frames.write_bytes(frames.read_bytes()[:-1])
+    (found,) = describe_store(store)["health"]
+    assert "train-00001/frames/bytes" in found
+
+
 @pytest.mark.parametrize("damaged", ["targets/offsets/c/0", "videos.parquet"])
 def test_a_damaged_array_or_table_is_refused_by_name(small_store: Path, tmp_path: Path, damaged: str) -> None:
     store = tmp_path / "store"
