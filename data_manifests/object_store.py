@@ -30,7 +30,7 @@ class ObjectStore:
         except (ImportError, ValueError) as error:
             raise InputError(
                 f"cannot open {self.url}", found=str(error), wanted="a URL like s3://BUCKET/PREFIX",
-                todo="pip install 'tubelets[cloud]', or check the URL",
+                todo="pip install -e '.[cloud]' in the checkout, or check the URL",
             ) from error  # fmt: skip
 
     def read(self, name: str) -> bytes | None:

@@ -32,7 +32,7 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
         distributed = importlib.import_module("distributed")
     except ImportError as error:
         raise InputError(
-            "--scheduler needs Dask distributed", found=str(error), todo="pip install 'tubelets[cluster]'"
+            "--scheduler needs Dask distributed", found=str(error), todo="pip install -e '.[cluster]' in the checkout"
         ) from error
     try:
         client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
