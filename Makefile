@@ -42,6 +42,7 @@ bench: install
 
 faults: install
 	$(BIN)/python -m tests.benchmarks.faults
+	$(BIN)/python -m tests.benchmarks.orders
 
 lint: install
 	$(BIN)/ruff check .
