@@ -26,7 +26,9 @@ CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, 
 )
 def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) -> None:
     def pause(*_: object) -> None:
-        time.sleep(1.5)
+        time.sleep(seconds)
+
+    seconds = 0.0
 
     model = ActNet(ACT300, 2, 2, CONFIG.width)
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
@@ -50,6 +52,7 @@ def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) 
         train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, HOST), clock=clock)
 
     run_step(Clock())
+    seconds = 1.5
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
     told = profile_steps(1, run_step, model, HOST, None)
     assert told.splitlines()[-1].endswith(f"went to {named}." if slow != "loss" else "backward).")
