@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import track
 
 from data_manifests.errors import InputError, run_command_line
+from data_manifests.priors import make_priors
 from trainer.checkpoint import load_model
 from trainer.data.resample import resample
 from trainer.detection.find import ClipTubelets, Detector
 from trainer.detection.footage import open_footage, write_video
 from trainer.detection.link import Tubes, link
-from trainer.detection.priors import priors_of
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
 from trainer.distributed import device_of
@@ -204,7 +204,7 @@ def cli(
     """
     where = device_of(device)
     model, meta = load_model(checkpoint)
-    detector = Detector(model.to(where).eval(), torch.from_numpy(priors_of(meta.priors)), VARIANCES, where)
+    detector = Detector(model.to(where).eval(), torch.from_numpy(make_priors(meta.priors)), VARIANCES, where)
     with redirect_stdout(None if quiet else sys.stdout):
         for source in videos:
             found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)
