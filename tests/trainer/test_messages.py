@@ -12,9 +12,9 @@ from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
 from trainer.config import load_config
 from trainer.data.loader import Loader
-from trainer.detect import find_tubes
 from trainer.detection.find import Detector
 from trainer.detection.footage import open_footage
+from trainer.detection.show import find_tubes
 from trainer.distributed import join
 from trainer.model import ActNet
 from trainer.model.initial import check, initialise
