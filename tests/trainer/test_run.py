@@ -20,9 +20,11 @@ from data_manifests.errors import InputError
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
-from trainer.run import Job, main, train
+from trainer.prepare import Job
+from trainer.run import main
 from trainer.run_record import read_run
 from trainer.run_report import series
+from trainer.training import train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = Config(
@@ -85,9 +87,9 @@ class _Stopped(Exception):
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch):
     """Something happens when a step begins."""
-    import trainer.step
+    import trainer.training
 
-    real = trainer.step.train_step
+    real = trainer.training.train_step
 
     def arrange(step: int, event) -> None:
         def watched(learner, parts, at, **rest):
@@ -95,7 +97,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
                 event(learner)
             return real(learner, parts, at, **rest)
 
-        monkeypatch.setattr(trainer.step, "train_step", watched)
+        monkeypatch.setattr(trainer.training, "train_step", watched)
 
     return arrange
 
@@ -200,7 +202,7 @@ def test_the_best_checkpoint_is_kept_whatever_comes_after(
     tiny_store: Path, tmp_path: Path, monkeypatch, stop_at
 ) -> None:
     figures = iter([0.5, 0.4, 0.3, 0.6])
-    monkeypatch.setattr("trainer.run._validate", lambda *_: next(figures))
+    monkeypatch.setattr("trainer.training._validate", lambda *_: next(figures))
     changed = {"eval_every": 1, "val_store": tiny_store, "save_every": 5}
     stop_at(3, _raise)
     with pytest.raises(_Stopped):
