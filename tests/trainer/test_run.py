@@ -429,3 +429,4 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed:
     running.wait()
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
+    assert _lines(tmp_path) == _lines(undisturbed)

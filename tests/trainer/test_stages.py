@@ -14,7 +14,7 @@ from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.model import ActNet
 from trainer.optim import make_optimiser, parameter_groups, set_rate
-from trainer.stages import Clock, profile_steps, table, verdict
+from trainer.stages import Clock, StageClock, profile_steps, table, verdict
 from trainer.step import Learner, train_step
 
 HOST = torch.device("cpu")
@@ -67,3 +67,28 @@ def test_table_and_verdict_add_up() -> None:
     lines = table(spent).splitlines()
     assert len(lines) == 5
     assert lines[-1].split() == ["a", "step", "1000.00", "ms"]
+
+
+def test_on_a_gpu_its_own_clock_is_read_and_only_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = iter(range(100)), []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.time = next(now)
+
+        def elapsed_time(self, end: Event) -> float:
+            assert asked == ["wait"]
+            return 1000.0 * (end.time - self.time)
+
+    monkeypatch.setattr("trainer.stages.torch.cuda.Event", Event)
+    monkeypatch.setattr("trainer.stages.torch.cuda.synchronize", lambda: asked.append("wait"))
+    monkeypatch.setattr("trainer.stages.time.perf_counter", lambda: pytest.fail("the host's clock was read"))
+    clock = StageClock(torch.device("cuda"))
+    for stage in ("data wait", "copy", "forward", "copy", "loss"):
+        clock.at(stage)
+    assert not asked
+    spent = clock.seconds()
+    assert {stage: seconds for stage, seconds in spent.items() if seconds} == {"data wait": 1, "copy": 2, "forward": 1}
