@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import trainer.checkpoint
 import trainer.distributed
 import trainer.evaluate
 import trainer.evaluation
