@@ -38,7 +38,7 @@ def _read(positions: range) -> None:
 
 def _steps(batches: Iterator[Batch]) -> float:
     """Seconds of `STEPS` batches. Those that lay ready, read while nobody waited, are taken first, uncounted."""
-    for _ in range(4 * WORKERS):
+    for _ in range(8 * WORKERS):
         next(batches)
     start = time.perf_counter()
     for _ in range(STEPS):

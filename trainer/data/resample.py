@@ -17,6 +17,7 @@ def resample(
     rectangle: Integer[np.ndarray, "4"],
     mirrored: bool,
     size: int = 300,
+    into: UInt8[np.ndarray, "K size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "K size size 3"]:
     """The view's pixels at size x size: bilinear, half-pixel centres, no antialiasing; past the frame is the mean.
 
@@ -24,11 +25,12 @@ def resample(
         frames: native RGB frames.
         rectangle: x0 y0 x1 y1, half-open whole pixels, may reach past the frame.
         mirrored: flips the result left to right.
+        into: where to write the result, contiguous; by default a new array.
     """
     height, width = frames.shape[1:3]
     x0, y0, x1, y1 = (int(value) for value in rectangle)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    views = np.empty((len(frames), size, size, 3), np.uint8)
+    views = np.empty((len(frames), size, size, 3), np.uint8) if into is None else into
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         for frame, view in zip(frames, views, strict=True):
             _stretch(frame[y0:y1, x0:x1], view, mirrored)
