@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -17,7 +18,6 @@ def resample(
     rectangle: Integer[np.ndarray, "4"],
     mirrored: bool,
     size: int = 300,
-    into: UInt8[np.ndarray, "K size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "K size size 3"]:
     """The view's pixels at size x size: bilinear, half-pixel centres, no antialiasing; past the frame is the mean.
 
@@ -25,16 +25,32 @@ def resample(
         frames: native RGB frames.
         rectangle: x0 y0 x1 y1, half-open whole pixels, may reach past the frame.
         mirrored: flips the result left to right.
-        into: where to write the result, contiguous; by default a new array.
     """
-    height, width = frames.shape[1:3]
+    views = np.empty((len(frames), size, size, 3), np.uint8)
+    resample_into(views, frames, frames.shape[1:3], rectangle, mirrored)
+    return views
+
+
+def resample_into(
+    views: UInt8[np.ndarray, "K size size 3"],
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
+    shape: tuple[int, int],
+    rectangle: Integer[np.ndarray, "4"],
+    mirrored: bool,
+) -> None:
+    """As `resample`, frame by frame: each may lie where the one before it lay, which the processor's cache still holds.
+
+    Args:
+        views: where to write the result, contiguous.
+        shape: height and width of each frame.
+    """
+    height, width = shape
     x0, y0, x1, y1 = (int(value) for value in rectangle)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    views = np.empty((len(frames), size, size, 3), np.uint8) if into is None else into
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         for frame, view in zip(frames, views, strict=True):
             _stretch(frame[y0:y1, x0:x1], view, mirrored)
-        return views
+        return
     canvas = _canvas.of(y1 - y0, x1 - x0)
     inside = canvas[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
     try:
@@ -43,7 +59,6 @@ def resample(
             _stretch(canvas, view, mirrored)
     finally:
         inside[:] = _canvas.row[: inside.shape[1]]
-    return views
 
 
 def _stretch(source: np.ndarray, view: np.ndarray, mirrored: bool) -> None:
