@@ -65,7 +65,7 @@ class Loader:
         start: the first step.
         parts: batches that a rank's share comes in, one after another.
         workers: processes that read; 0 reads in this one.
-        pin: whether batches lie in page-locked memory.
+        pin: whether batches are copied into page-locked memory.
     """
 
     def __init__(
