@@ -42,6 +42,8 @@ bench: install
 
 faults: install
 	$(BIN)/python -m tests.benchmarks.faults
+	$(BIN)/python -m tests.benchmarks.orders
+	$(BIN)/python -m tests.benchmarks.kills
 
 lint: install
 	$(BIN)/ruff check .

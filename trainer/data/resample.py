@@ -39,7 +39,7 @@ def resample_into(
     rectangle: Integer[np.ndarray, "4"],
     mirrored: bool,
 ) -> None:
-    """As `resample`, frame by frame: each may lie where the one before it lay, which the processor's cache still holds.
+    """As `resample`, frame by frame: each may lie where the one before it lay.
 
     Args:
         views: where to write the result, contiguous.
