@@ -64,13 +64,20 @@ def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def test_workers_that_have_not_begun_are_not_waited_for() -> None:
+def test_workers_that_have_not_begun() -> None:
+    """They are deaf already, and not waited for."""
     before = set(multiprocessing.active_children())
     team = _Team(number_everywhere, torch.empty(1), 4)
+    new = set(multiprocessing.active_children()) - before
+    status = [Path(f"/proc/{process.pid}/status").read_text() for process in new]
     start = time.monotonic()
     team.end()
     assert time.monotonic() - start < 1
     assert set(multiprocessing.active_children()) == before
+    masks = [int(line.split()[1], 16) for text in status for line in text.splitlines() if line.startswith("SigBlk")]
+    deaf = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    assert [mask & deaf for mask in masks] == [deaf] * 4
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
 
 
 def test_a_worker_ends_with_a_run_that_is_killed() -> None:
