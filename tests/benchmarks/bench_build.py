@@ -27,7 +27,7 @@ def _decode(path: Path) -> None:
 
 
 def _recode(path: Path) -> None:
-    for frame in open_frames(path):
+    for frame in open_frames(path).for_jpeg():
         encode_frame(frame, "jpeg:95")
 
 
