@@ -32,7 +32,7 @@ picture: $(PICTURE)
 
 # two processes of one thread each: more threads than cores only wait for one another
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2
 
 # litdata without its torchvision, which it imports for images and videos of its own only
 bench: install
@@ -42,6 +42,8 @@ bench: install
 
 faults: install
 	$(BIN)/python -m tests.benchmarks.faults
+	$(BIN)/python -m tests.benchmarks.orders
+	$(BIN)/python -m tests.benchmarks.kills
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,13 +6,15 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTED = "interrupted: nothing half-written was left; the same command goes on from here"
 
 
 class InputError(Exception):
@@ -72,6 +74,26 @@ def fail(error: InputError) -> NoReturn:
     raise SystemExit(BAD_INPUT)
 
 
+@contextmanager
+def quickly_interrupted() -> Iterator[None]:
+    """Ctrl-C ends the process at once, with its message. For imports: some of them lose a KeyboardInterrupt, or
+    answer it with errors of their own.
+    """
+
+    def end(*_: object) -> NoReturn:
+        print(_INTERRUPTED, file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_command_line(main: Callable[[], object]) -> NoReturn:
     """Runs `main` and ends the process: 0, 2 with one clear message for bad input, 130 for Ctrl-C.
 
@@ -90,6 +112,6 @@ def run_command_line(main: Callable[[], object]) -> NoReturn:
         error.show()
         raise SystemExit(error.exit_code) from None
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted: nothing half-written was left; the same command goes on from here", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)

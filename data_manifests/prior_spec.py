@@ -1,4 +1,4 @@
-"""Which prior boxes a network has: a setting of the dataset card, and the input of `pipeline.priors`."""
+"""Which prior boxes a network has: a setting of the dataset card, and the input of `data_manifests.priors`."""
 
 from __future__ import annotations
 

@@ -49,10 +49,10 @@ from data_manifests.manifest import (
     sync_tree,
     write_atomically,
 )
+from data_manifests.priors import make_priors
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
-from pipeline.priors import make_priors
 from pipeline.shards import BUILDING, place_shard
 
 LOCK = ".lock"

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int64
 from data_manifests.errors import InputError
 from data_manifests.kernel import kernel
 from data_manifests.prior_spec import PriorSpec
-from pipeline.priors import make_priors, prior_shapes
+from data_manifests.priors import make_priors, prior_shapes
 
 LEAST_OVERLAP = np.float32(1e-6)
 """`MatchCuboid`: overlaps up to here count as none."""

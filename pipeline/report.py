@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from data_manifests.layout import Settings
 from data_manifests.manifest import load_manifest, write_atomically
+from data_manifests.priors import prior_shapes
 from pipeline.alignment import Alignment, measure_alignment
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS, SIZES, Census
 from pipeline.drawing import COLOURS
-from pipeline.priors import prior_shapes
 from pipeline.reconcile import RULES
 from pipeline.report_page import PAGE
 from pipeline.stored import StoredShard, StoredVideo, built_shards, read_settings

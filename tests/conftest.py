@@ -10,6 +10,8 @@ import pytest
 
 from tests.browser import Browser
 
+# before torch is imported: one thread a process, here and in the processes that tests start, as bit-equal runs need
+os.environ["OMP_NUM_THREADS"] = "1"
 _ROOT = Path(__file__).resolve().parent.parent
 
 

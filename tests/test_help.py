@@ -55,7 +55,7 @@ def test_options_stand_under_headings() -> None:
         assert "\nClips and views:\n" in help_of(pipeline, command)
 
 
-@pytest.mark.parametrize("module", ["pipeline.__main__", "trainer.run"])
+@pytest.mark.parametrize("module", ["pipeline.__main__", *(f"trainer.{name}" for name in TRAINER)])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (
         f"import sys, {module}; {module}.cli.main(['--help'], standalone_mode=False); "

@@ -3,181 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
 from fractions import Fraction
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import click
-import cv2
-import numpy as np
-import torch
-from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import track
 
-from data_manifests.errors import InputError, run_command_line
-from trainer.checkpoint import load_model
-from trainer.data.resample import resample
-from trainer.detection.find import ClipTubelets, Detector
-from trainer.detection.footage import open_footage, write_video
-from trainer.detection.link import Tubes, link
-from trainer.detection.priors import priors_of
-from trainer.detection.tubelets import VideoTubelets
-from trainer.detections_file import weights_digest
-from trainer.distributed import device_of
-from trainer.evaluation import write_json
-from trainer.pictures import PALETTE
+from data_manifests.errors import quickly_interrupted, run_command_line
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-BLOCK = 16
-
-
-def _worthy(clips: Iterator[ClipTubelets], least_score: float) -> Iterator[ClipTubelets]:
-    """The any-class tubelets of which some class scores `least_score`: a handful a clip, so that hours fit in
-    memory.
-    """
-    for clip in clips:
-        chosen = clip.any_scores[:, 1:].max(1) >= least_score
-        yield replace(clip, any_scores=clip.any_scores[chosen], any_boxes=clip.any_boxes[chosen])
-
-
-def find_tubes(
-    detector: Detector, frames: Iterator[UInt8[np.ndarray, "h w 3"]], name: str, *, least_score: float = 0.05
-) -> tuple[Tubes, int, tuple[int, int]]:
-    """The tubes of a stream of frames, the number of frames, and their width and height.
-
-    Memory holds a block of frames and, a clip, the few tubelets that score `least_score` or more.
-
-    Raises:
-        InputError: there is not one frame.
-    """
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{name} has no frame", todo="give a video that decodes")
-    height, width = first.shape[:2]
-    whole, size = np.array([0, 0, width, height], np.int16), detector.model.spec.image_size
-    count = 0
-
-    def blocks() -> Iterator[UInt8[np.ndarray, "_ size size 3"]]:
-        nonlocal count
-        stream = chain([first], frames)
-        while block := list(islice(stream, BLOCK)):
-            count += len(block)
-            yield resample(np.stack(block), whole, False, size)
-
-    clips = list(_worthy(detector.clips(blocks(), width, height, name), least_score))
-    K, labels = detector.model.K, detector.model.classes + 1
-    nothing = np.zeros(len(clips) + 1, np.int64)
-    tubelets = VideoTubelets(
-        count,
-        nothing,
-        np.empty(0, np.int16),
-        np.empty(0, np.float32),
-        np.empty((0, K, 4), np.float32),
-        np.concatenate(([0], np.cumsum([len(clip.any_scores) for clip in clips], dtype=np.int64))).astype(np.int64),
-        np.concatenate([clip.any_scores for clip in clips] or [np.empty((0, labels), np.float32)]),
-        np.concatenate([clip.any_boxes for clip in clips] or [np.empty((0, K, 4), np.float32)]),
-    )
-    return link(tubelets), count, (width, height)
-
-
-def tubes_json(tubes: Tubes, chosen: list[int], classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The chosen tubes, best first: class, score, first frame, and a box and score a frame (x1 y1 x2 y2, pixels)."""
-    return [
-        {
-            "class": classes[int(tubes.label[t])],
-            "score": round(float(tubes.score[t]), 4),
-            "first_frame": int(tubes.first[t]),
-            "boxes": tubes.boxes[tubes.ptr[t] : tubes.ptr[t + 1]].round(1).astype(float).round(1).tolist(),
-            "scores": tubes.box_scores[tubes.ptr[t] : tubes.ptr[t + 1]].astype(float).round(4).tolist(),
-        }
-        for t in chosen
-    ]
-
-
-def draw_tubes(
-    frames: Iterator[UInt8[np.ndarray, "h w 3"]], tubes: Tubes, chosen: list[int], classes: tuple[str, ...]
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The frames with the chosen tubes: a colour a tube, its class and score."""
-    for number, pixels in enumerate(frames):
-        drawn = pixels.copy()
-        scale = max(0.4, pixels.shape[0] / 700)
-        for identity, t in enumerate(chosen):
-            place = number - int(tubes.first[t])
-            if not 0 <= place < tubes.ptr[t + 1] - tubes.ptr[t]:
-                continue
-            colour = PALETTE[identity % len(PALETTE)]
-            x1, y1, x2, y2 = (round(float(value)) for value in tubes.boxes[tubes.ptr[t] + place])
-            cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, 2)
-            text = f"{classes[int(tubes.label[t])]} {tubes.score[t]:.2f}"
-            (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-            top = max(y1, height + base)
-            cv2.rectangle(drawn, (x1, top - height - base), (x1 + width, top), colour, cv2.FILLED)
-            cv2.putText(drawn, text, (x1, top - base), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-        yield drawn
-
-
-def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The first `most` frames; Ctrl-C ends a camera's stream as if it had ended by itself."""
-    try:
-        yield from islice(frames, most)
-    except KeyboardInterrupt:
-        return
-
-
-def detect(
-    detector: Detector,
-    classes: tuple[str, ...],
-    source: str,
-    out: Path,
-    *,
-    least_score: float,
-    frames: int | None,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Writes `out/NAME.json` and `out/NAME.mp4` for one source; returns the JSON's content and the speed.
-
-    On a terminal, unless `quiet`, a bar tells how many frames are done. A camera is recorded to the mp4 first, and then read like a file.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    name = Path(source).stem if not source.isdigit() or Path(source).exists() else f"camera-{source}"
-    rate, read = open_footage(source)
-    picture = out / f"{name}.mp4"
-    if name.startswith("camera-"):
-        write_video(picture, _until(read(), frames), rate)
-        rate, read = open_footage(str(picture))
-    if Path(source).resolve() == picture.resolve():
-        raise InputError(f"{picture} would be overwritten", todo="give another --out")
-    begun = time.perf_counter()
-    seen = track(
-        islice(read(), frames),
-        source,
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet or not sys.stderr.isatty(),
-    )
-    tubes, count, (width, height) = find_tubes(detector, iter(seen), source)
-    seconds = time.perf_counter() - begun
-    kept = [int(t) for t in np.flatnonzero(tubes.kept & (tubes.score >= least_score))]
-    kept.sort(key=lambda t: -float(tubes.score[t]))
-    content = {
-        "source": source,
-        "frames": count,
-        "rate": float(rate),
-        "width": width,
-        "height": height,
-        "classes": list(classes),
-        "weights": weights_digest(detector.model),
-        "tubes": tubes_json(tubes, kept, classes),
-    }
-    write_video(picture, draw_tubes(islice(read(), frames), tubes, kept, classes), rate)
-    write_json(out / f"{name}.json", content)
-    return content | {"frames_per_second": count / seconds}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -202,9 +36,18 @@ def cli(
     \b
     python -m trainer.detect --checkpoint out/demo/last.pt clip.mp4 frames/ --out out/detect
     """
+    with quickly_interrupted():
+        import torch
+
+        from data_manifests.priors import make_priors
+        from trainer.checkpoint import load_model
+        from trainer.detection.find import Detector
+        from trainer.detection.show import detect
+        from trainer.distributed import device_of
+
     where = device_of(device)
     model, meta = load_model(checkpoint)
-    detector = Detector(model.to(where).eval(), torch.from_numpy(priors_of(meta.priors)), VARIANCES, where)
+    detector = Detector(model.to(where).eval(), torch.from_numpy(make_priors(meta.priors)), VARIANCES, where)
     with redirect_stdout(None if quiet else sys.stdout):
         for source in videos:
             found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)

@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from data_manifests.errors import InputError, run_command_line
-from trainer.checkpoint import CheckpointMeta, load_model
-from trainer.data.reader import Store
-from trainer.detections_file import Origin
-from trainer.distributed import join, leave, together
-from trainer.evaluation import evaluate_store, find_all, metrics_of, open_store, write_json
-from trainer.metrics.average_precision import ApRule
-from trainer.metrics.figures import Evaluation, map_figures
-from trainer.metrics.frame import Detections, FrameRule
-from trainer.metrics.protocol import ALL_PROTOCOLS, Protocol
-from trainer.metrics.video import TubeDetections
-from trainer.pictures import draw_pictures
+from data_manifests.errors import InputError, quickly_interrupted, run_command_line
+from trainer.metrics.rules import ApRule, FrameRule
 from trainer.place import Place, cache_options, place_of
 
-__all__ = ["evaluate_store"]
-
-
-def _points(value: float | None) -> str:
-    return "    -" if value is None else f"{100 * value:5.1f}"
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """The figures in points of 100, with the protocol below them."""
-    frame, video = metrics["frame_ap"]["0.5"], metrics["video_ap"]
-    width = max(len(name) for name in ["mean", *frame])
-    lines = [f"{'':{width}}  frame@0.5  video@0.2  video@0.5  video@0.75  video@0.5:0.95"]
-    rows = [(name, [frame[name], *(video[overlap][name] for overlap in video)]) for name in frame]
-    rows.append(("mean", [metrics["frame_map"]["0.5"], *metrics["video_map"].values()]))
-    for name, values in rows:
-        cells = "".join(f"{_points(value):>{space}}" for value, space in zip(values, (11, 11, 11, 12, 16), strict=True))
-        lines.append(f"{name:{width}}{cells}")
-    errors = ", ".join(f"{kind} {_points(value).strip()}" for kind, value in metrics["errors"]["mean"].items())
-    lines += ["", f"frames at 0.5, of 100: {errors}", f"protocol: {metrics['protocol']['name']}"]
-    lines += textwrap.wrap(metrics["protocol"]["words"], 110, initial_indent="  ", subsequent_indent="  ")
-    lines += [f"{what.replace('_', ' ')}: {', '.join(names)}" for what, names in metrics["left_out"].items() if names]
-    return "\n".join(lines)
-
-
-def protocol_table(evaluation: Evaluation) -> tuple[str, list[dict[str, Any]]]:
-    """The same detections under each published protocol: as text, and as the figures."""
-    detections = Detections.of([one.detections for one in evaluation.findings])
-    tubes = TubeDetections.of([one.tubes for one in evaluation.findings])
-    lines, rows = [], []
-    for protocol in ALL_PROTOCOLS:
-        figure = map_figures(detections, tubes, evaluation.truth, evaluation.classes, protocol)
-        rows.append({"protocol": protocol.name, "frame_map": figure["frame_map"], "video_map": figure["video_map"]})
-        cells = [figure["frame_map"]["0.5"], *figure["video_map"].values()]
-        lines.append(f"{protocol.name:34}" + "".join(f"{_points(value):>16}" for value in cells))
-    names = ["frame@0.5", *(f"video@{overlap}" for overlap in rows[0]["video_map"])]
-    head = f"{'protocol':34}" + "".join(f"{name:>16}" for name in names)
-    return "\n".join([head, *lines]), rows
+if TYPE_CHECKING:
+    from trainer.checkpoint import CheckpointMeta
+    from trainer.data.reader import Store
 
 
 def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
@@ -120,6 +75,15 @@ def cli(
     python -m trainer.evaluate --store stores/demo-test --checkpoint out/demo/last.pt --pictures 6
     torchrun --nproc-per-node 8 -m trainer.evaluate --store stores/ucf101-test --checkpoint last.pt
     """
+    with quickly_interrupted():
+        from trainer.checkpoint import load_model
+        from trainer.detections_file import Origin
+        from trainer.distributed import join, leave, together
+        from trainer.evaluation import find_all, metrics_of, open_store, write_json
+        from trainer.evaluation_table import protocol_table, table
+        from trainer.metrics.protocol import Protocol
+        from trainer.pictures import draw_pictures
+
     ranks = join(device, "gloo")
     try:
         place = place_of(store, cache, cache_gb)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.data.reader import Store
     from trainer.distributed import Ranks
     from trainer.model import ActNet
-    from trainer.run import Job
+    from trainer.prepare import Job
 
 RECORD, LOG, PROFILE = "run.json", "metrics.jsonl", "profile.json"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_manifests.card import load_card
 from data_manifests.prior_spec import ACT300
-from pipeline.priors import make_priors
+from data_manifests.priors import make_priors
 
 
 def test_every_prior_is_the_originals_to_the_bit(golden: Path) -> None:

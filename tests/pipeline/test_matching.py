@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
 from pipeline.matching import MatchRule, match_clip, prior_grid
+from tests.data_manifests.test_priors import SSD512
 from tests.oracles import matching as plain
-from tests.pipeline.test_priors import SSD512
 
 SMALL = PriorSpec(100, (PriorLayer("a", 5, 20, 20.0, 40.0, (2.0,)), PriorLayer("b", 2, 50, 50.0, 90.0, (2.0, 3.0))))
 GRIDS = {spec.image_size: prior_grid(spec) for spec in (ACT300, SSD512, SMALL)}

@@ -18,6 +18,9 @@ import torch
 
 import trainer.distributed
 import trainer.evaluate
+import trainer.evaluation
+import trainer.evaluation_table
+import trainer.pictures
 from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
 from tests.trainer.memory_store import MemoryStore

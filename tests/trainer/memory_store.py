@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from data_manifests.layout import Settings
 from data_manifests.prior_spec import ACT300
+from data_manifests.priors import make_priors
 from data_manifests.tables import TUBES, VIDEOS
-from pipeline.priors import make_priors
 from trainer.data.reader import Store
 
 

@@ -11,11 +11,9 @@ import torch
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
-from pipeline.priors import make_priors
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.detect import main
 from trainer.detection.footage import open_footage, write_video
-from trainer.detection.priors import priors_of
 from trainer.model import ActNet
 
 
@@ -39,10 +37,6 @@ def _frames(count: int, height: int = 63, width: int = 80) -> list[np.ndarray]:
 def _detect(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["detect", *map(str, arguments)])
     main()
-
-
-def test_priors_without_a_store_are_the_stores():
-    assert priors_of(ACT300).tobytes() == make_priors(ACT300).tobytes()
 
 
 def test_a_video_file_of_odd_size_gives_tubes_and_an_mp4(checkpoint, tmp_path, monkeypatch, capsys):

@@ -17,8 +17,9 @@ from tests.trainer.memory_store import MemoryStore
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.data.reader import Store
 from trainer.detection.find import Detector
-from trainer.evaluate import main, protocol_table, table
+from trainer.evaluate import main
 from trainer.evaluation import evaluate_store, find_all, write_json
+from trainer.evaluation_table import protocol_table, table
 from trainer.model import ActNet
 from trainer.pictures import draw_pictures
 

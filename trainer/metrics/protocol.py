@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from trainer.detection.clip_output import ACT_RULE, DetectionRule
 from trainer.detection.link import ACT_LINKS, LinkRule
-from trainer.metrics.average_precision import ApRule
-from trainer.metrics.frame import FrameRule
+from trainer.metrics.rules import ApRule, FrameRule
 
 _AP_WORDS = {
     "act": "trapezoids under the raw precision-recall curve from (1, 0); "

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64
 from data_manifests.kernel import kernel
 from trainer.detection.link import Tubes
 from trainer.detection.overlap import tube_overlap
-from trainer.metrics.average_precision import ApRule, average_precision, by_score
+from trainer.metrics.average_precision import average_precision, by_score
+from trainer.metrics.rules import ApRule
 from trainer.metrics.truth import Truth
 
 STRICT_TO_LOOSE = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))

@@ -1,11 +1,10 @@
-"""What is trained at which step does not depend on ranks, workers and restarts; errors name the clip and end the run."""
+"""Batches hold what the store has of their clips; errors name the clip and end the run."""
 
 import itertools
 import os
 import pickle
 import shutil
 import signal
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +30,6 @@ def take(store: Path, steps: int, **options: int) -> list[Batch]:
     return list(itertools.islice(Loader(store, split="train", seed=3, global_batch=BATCH, **options), steps))
 
 
-def run_digest(store: Path, legs: list[tuple[int, int, int]]) -> str:
-    """Digest of (step, samples, views, pixels, targets) of a run in legs of (first step, last step, ranks)."""
-    digest = blake2b()
-    for first, last, ranks in legs:
-        shares = [take(store, last - first, start=first, rank=rank, ranks=ranks) for rank in range(ranks)]
-        for step, batches in enumerate(zip(*shares, strict=True), first):
-            digest.update(f"{step} {[clip for batch in batches for clip in batch.clips]}".encode())
-            for name in ("frames", "prior", "label", "loc", "ignored_prior"):
-                digest.update(torch.cat([getattr(batch, name) for batch in batches]).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def test_batches_are_the_oracles(small_store: Path) -> None:
     store = Store.open(small_store, "train")
     expected = samples(3, store.clips, VIEWS)
@@ -62,25 +49,6 @@ def test_batches_are_the_oracles(small_store: Path) -> None:
         rows = torch.stack([batch.sample, batch.prior], 1).tolist()
         assert rows == sorted(rows)
         assert batch.frames.shape == (BATCH, K, 300, 300, 3)
-
-
-def test_ranks_and_restarts_change_nothing(small_store: Path) -> None:
-    epoch = Store.open(small_store, "train").clips // BATCH
-    steps = epoch + 2
-    whole = run_digest(small_store, [(0, steps, 1)])
-    assert run_digest(small_store, [(0, steps, 3)]) == whole
-    for cut, before, after in ((1, 1, 1), (epoch, 4, 3), (epoch + 1, 2, 1)):
-        assert run_digest(small_store, [(0, cut, before), (cut, steps, after)]) == whole
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(small_store: Path, workers: int) -> None:
-    alone, shared = (take(small_store, 7, start=2, ranks=2, rank=1, workers=n) for n in (0, workers))
-    for one, other in zip(alone, shared, strict=True):
-        assert one.clips == other.clips
-        for name in ("frames", "sample", "prior", "label", "loc", "ignored_sample", "ignored_prior"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
 
 
 def test_parts_of_a_share(small_store: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
-from pipeline.priors import make_priors
+from data_manifests.priors import make_priors
 from tests.oracles import priors as plain
 
 

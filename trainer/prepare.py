@@ -1,0 +1,166 @@
+"""What stands before a run's first step: the store, the network and its weights, the optimiser, the log; new or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from data_manifests.errors import InputError
+from trainer.checkpoint import CheckpointMeta, newest_checkpoint, read_checkpoint
+from trainer.config import Config
+from trainer.data.batch import Batch
+from trainer.data.cached import open_place
+from trainer.data.loader import Loader
+from trainer.data.reader import Store
+from trainer.distributed import Ranks
+from trainer.host_memory import keep_freed_memory
+from trainer.logs import Log, Reading
+from trainer.model import ActNet
+from trainer.model.initial import initialise, report
+from trainer.model.weights import load_weights
+from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups
+from trainer.place import Place
+from trainer.run_record import write_record
+from trainer.step import Learner
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, and where its files go."""
+
+    store: Place
+    out: Path
+    val_store: Place | None = None
+    split: str = "train"
+    init: Path | None = None
+    resume: bool = False
+    profile: int = 0
+    preset: str = ""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return self.out / "checkpoints"
+
+
+class Prepared(NamedTuple):
+    """A run about to take step `start`.
+
+    `batches` are this rank's, from that step on; `best` is the best validation figure so far; only the first rank has
+    a log.
+    """
+
+    store: Store
+    learner: Learner
+    average: Average | None
+    batches: Iterator[Batch]
+    start: int
+    best: float | None
+    log: Log | None
+
+
+def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
+    """Everything a run needs, as its newest checkpoint has it if it is resumed.
+
+    Raises:
+        InputError: the store, a weight file or a checkpoint does not fit, or the folder holds a run already.
+    """
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
+    store = open_place(job.store, job.split)
+    newest = _newest(job)
+    model = ActNet(
+        store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
+    )
+    origins = initialise(model, config.seed)
+    if job.init is not None:
+        origins = load_weights(model, job.init, origins)
+    if config.frozen:
+        freeze_trunk(model)
+    model.to(ranks.device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = Average(model, config.ema) if config.ema else None
+    optimiser = make_optimiser(parameter_groups(model, config), config)
+    start, best = 0, None
+    unlogged: list[Reading] = []
+    if newest is not None:
+        content, of = read_checkpoint(newest)
+        _check_fits(of, store, config, newest)
+        model.load_state_dict(content["model"])
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
+        if average is not None:
+            average.model.load_state_dict(content["average"] or content["model"])
+        start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
+    log = None
+    if ranks.first and not job.profile:
+        log = Log(job.out, config, start, unlogged)
+        with open(job.out / "weights.txt", "w") as file:
+            report(origins, lambda line: print(line, file=file))
+        write_record(job, config, store, model, ranks)
+    if ranks.first:
+        print(
+            f"training on {store.clips} clips of {job.store}, K = {model.K}, {model.classes} classes, "
+            f"{sum(p.numel() for p in model.parameters()):,} weights, {ranks.count} x {ranks.device.type}, "
+            f"steps {start} to {config.iterations}",
+            flush=True,
+        )
+    network: Any = model
+    if ranks.count > 1:
+        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    if config.compile:
+        network = torch.compile(network)
+    network.train()
+    loader = Loader(
+        job.store,
+        split=job.split,
+        seed=config.seed,
+        global_batch=config.batch,
+        rank=ranks.rank,
+        ranks=ranks.count,
+        start=start,
+        parts=config.accumulate,
+        workers=config.workers,
+        pin=ranks.device.type == "cuda",
+    )
+    return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, log)
+
+
+def _newest(job: Job) -> Path | None:
+    if job.profile:
+        return None
+    newest = newest_checkpoint(job.checkpoints)
+    if newest is not None and not job.resume:
+        raise InputError(
+            f"{job.out} holds a run already",
+            found=newest.name,
+            wanted="a new folder, or --resume",
+            todo="add --resume to go on, or choose another --out",
+        )
+    return newest
+
+
+def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:
+    for what, found, wanted in (
+        ("K", of.K, store.meta.K),
+        ("classes", of.classes, store.meta.classes),
+        ("priors", of.priors, store.meta.priors),
+        ("width", of.width, config.width),
+        ("norm", of.norm, config.norm),
+        ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
+        ("store", of.store, store.meta.digest),
+        ("seed", of.config["seed"], config.seed),
+        ("batch", of.config["batch"], config.batch),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"checkpoint {path} is of another {what}",
+                found=str(found),
+                wanted=str(wanted),
+                todo="choose another --out, or go on with the run's own store and settings",
+            )

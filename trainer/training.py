@@ -1,0 +1,152 @@
+"""The training loop, from a run's first step, or its newest checkpoint, to its last."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from pathlib import Path
+
+import torch
+
+from data_manifests.errors import InputError
+from trainer.checkpoint import (
+    CheckpointMeta,
+    checkpoint_path,
+    link_last,
+    prune_checkpoints,
+    save_checkpoint,
+    steps_saved,
+)
+from trainer.config import Config
+from trainer.distributed import Ranks
+from trainer.logs import LAG, Diverged, Log, Watch
+from trainer.model import ActNet
+from trainer.optim import rate_at, set_rate
+from trainer.prepare import Job, Prepared, prepare
+from trainer.stages import Clock, profile_steps
+from trainer.step import train_step
+
+
+def train(job: Job, config: Config, ranks: Ranks) -> None:
+    """Trains, or only measures a few steps if the job says so.
+
+    Raises:
+        InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
+    """
+    run = prepare(job, config, ranks)
+    learner, average, log, best = run.learner, run.average, run.log, run.best
+    if job.profile:
+        _profile(run, job, config, ranks)
+        return
+    watch, stop = Watch(ranks.device), _StopFlag()
+
+    def read(lag: int) -> bool:
+        """Looks at the losses up to `lag` steps ago: whether a rank was asked to stop."""
+        try:
+            readings = watch.take(lag)
+        except Diverged as error:
+            raise _stopped_by(error, job.checkpoints, ranks) from None
+        if log is not None:
+            log.read(readings)
+        return any(reading.stop for reading in readings)
+
+    for step in range(run.start, config.iterations):
+        set_rate(learner.optimiser, rate_at(config, step))
+        parts = [next(run.batches) for _ in range(config.accumulate)]
+        values = train_step(learner, parts, step, config=config, ranks=ranks, clock=Clock(), stop=stop.asked)
+        if average is not None:
+            average.update(learner.model, step)
+        watch.push(step, values, tuple(clip for part in parts for clip in part.clips))
+        stopped = read(LAG)
+        done = step + 1
+        last = stopped or done == config.iterations
+        scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
+        better = False
+        if scored or last or done % config.save_every == 0:
+            stopped = read(0) or stopped
+            if scored:
+                figure = _validate(average.model if average else learner.model, job, ranks.device, log, done)
+                better = best is None or figure > best
+                best = figure if better else best
+            _check_finite(learner.model, step, job.checkpoints, ranks)
+            if log is not None:
+                _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
+        if stopped:
+            if ranks.first:
+                print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
+            break
+    if log is not None:
+        log.close()
+
+
+class _StopFlag:
+    """SIGTERM asks for a checkpoint and an orderly end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+
+def _profile(run: Prepared, job: Job, config: Config, ranks: Ranks) -> None:
+    def run_step(clock: Clock) -> None:
+        parts = [next(run.batches) for _ in range(config.accumulate)]
+        train_step(run.learner, parts, 0, config=config, ranks=ranks, clock=clock)
+
+    set_rate(run.learner.optimiser, rate_at(config, 0))
+    told = profile_steps(job.profile, run_step, run.learner.model, ranks.device, job.out if ranks.first else None)
+    if ranks.first:
+        print(told, flush=True)
+
+
+def _divides(every: int, done: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _validate(model: ActNet, job: Job, device: torch.device, log: Log | None, step: int) -> float:
+    """frame-mAP@0.5, on every rank."""
+    from trainer.evaluation import evaluate_store, open_store  # not every run validates
+
+    assert job.val_store is not None
+    metrics = evaluate_store(model, open_store(job.val_store, None)[0], device=device)
+    frame, video = metrics["frame_map"]["0.5"], metrics["video_map"]["0.5"]
+    if frame is None:
+        raise InputError(f"--val-store {job.val_store} has no ground truth to validate on", todo="give another")
+    if log is not None:
+        log.add(step, {"val_frame_map": frame, "val_video_map": video})
+        print(f"step {step}: validation frame-mAP@0.5 {frame:.4f}, video-mAP@0.5 {video:.4f}", flush=True)
+    return frame
+
+
+def _check_finite(model: ActNet, step: int, checkpoints: Path, ranks: Ranks) -> None:
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        error = Diverged(step, f"weights are not finite after step {step}", "a loss that was")
+        raise _stopped_by(error, checkpoints, ranks)
+
+
+def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
+    """The message that ends a diverged run. The checkpoint whose weights gave the bad loss is set aside."""
+    aside = checkpoint_path(checkpoints, error.step)
+    if ranks.first and aside.exists():
+        aside.rename(aside.with_name(f"diverged-{aside.name}"))
+    good = [step for step in steps_saved(checkpoints) if step < error.step]
+    again = f"go on from {checkpoint_path(checkpoints, good[-1])} by --resume, with" if good else "start again with"
+    return InputError(error.what, found=error.found, todo=f"{again} a smaller --base-lr or with --clip-norm")
+
+
+def _save(
+    run: Prepared, folder: Path, config: Config, done: int, best: float | None, unlogged: list, *, as_best: bool
+) -> None:
+    """The checkpoint after `done` steps, and a second one that no later step replaces if it is the best."""
+    meta, (_, model, optimiser) = run.store.meta, run.learner
+    of = CheckpointMeta(
+        done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
+        best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
+    )  # fmt: skip
+    path = checkpoint_path(folder, done)
+    for name in [path, folder / "best.pt"] if as_best else [path]:
+        save_checkpoint(name, model, optimiser, of, run.average.model if run.average else None)
+    link_last(path)
+    prune_checkpoints(folder, config.keep)
