@@ -179,7 +179,7 @@ def view_heads(
     return heads
 
 
-def view_crc32c(shard: str, row: int, head: bytes, targets: Iterable[bytes]) -> int:
+def view_crc32c(shard: str, row: int, head: bytes, targets: Iterable[bytes | memoryview]) -> int:
     """Checksum of view row `row`: of its clip, its view, and its targets.
 
     Args:

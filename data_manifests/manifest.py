@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -130,7 +131,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def is_unfinished(path: Path) -> bool:
@@ -146,17 +147,15 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Makes a folder and all below it durable."""
-    for place, _, files in os.walk(folder):
-        for name in files:
-            with open(Path(place, name), "rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(place))
+    """Makes a folder and all below it durable; many files at once, since the disk writes them together."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(sync_path, folder.rglob("*")))
+    sync_path(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Makes a file's content, or the renames in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

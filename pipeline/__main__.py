@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +214,7 @@ def build(
     cls=GroupedCommand,
     groups={"A picture": ("clip", "view", "video", "png", "gif"), "A local page": ("browse", "port")},
 )
-@click.argument("store", type=_HERE)
+@click.argument("place", metavar="STORE")
 @click.option("--clip", help="VIDEO_ID:FIRST_FRAME, to draw as the network sees it, with its tubes and priors.")
 @click.option("--view", default=0, show_default=True, help="Which view of the clip; 0 is the whole frame.")
 @click.option("--video", help="VIDEO_ID, to draw whole, with its tubes.")
@@ -226,11 +226,11 @@ def build(
     "--motion/--no-motion",
     default=True,
     show_default=True,
-    help="Measure whether boxes lie where frames move (seconds).",
+    help="Measure whether boxes lie where frames move (seconds; never at a URL).",
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def inspect(
-    store: Path,
+    place: str,
     clip: str | None,
     view: int,
     video: str | None,
@@ -248,54 +248,16 @@ def inspect(
     python -m pipeline inspect stores/ucf101 --clip Surfing/v_Surfing_g08_c01:30 --view 2 --png clip.png
     python -m pipeline inspect stores/ucf101 --video Surfing/v_Surfing_g08_c01 --gif video.gif
     python -m pipeline inspect stores/ucf101 --browse
+    python -m pipeline inspect s3://bucket/ucf101     # all but the frames is fetched
     """
+    from pipeline.inspect_command import browse_place, describe_place, draw_place
+
     if browse:
-        from pipeline.browse import serve
-
-        with serve(store, port) as server:
-            click.echo(f"http://{server.server_address[0]!s}:{server.server_port} shows {store}; Ctrl-C ends it")
-            with suppress(KeyboardInterrupt):
-                server.serve_forever()
-        return
-    if clip is not None or video is not None:
-        _draw(store, clip, view, video, png, gif)
-        return
-    from pipeline.inspect import describe_store
-    from pipeline.summary import print_store
-
-    described = describe_store(store)
-    if motion:
-        from pipeline.alignment import measure_alignment
-        from pipeline.stored import built_shards
-
-        alignment = measure_alignment(list(built_shards(store)))
-        described["motion"] = {"summary": alignment.summary, "warnings": alignment.warnings}
-    click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
-
-
-def _draw(store: Path, clip: str | None, view: int, video: str | None, png: Path | None, gif: Path | None) -> None:
-    from pipeline.drawing import animate_clip, animate_video, draw_clip, draw_video
-    from pipeline.inspect import find_clip
-    from pipeline.stored import find_video
-
-    if png is None and gif is None:
-        raise InputError(
-            "--clip and --video draw a picture", wanted="--png FILE or --gif FILE", todo="say where to draw it"
-        )
-    if clip is not None and video is not None:
-        raise InputError("--clip and --video at once", wanted="one of them", todo="draw one after the other")
-    if clip is not None:
-        picture = find_clip(store, clip, view)
-        for draw, path in ((draw_clip, png), (animate_clip, gif)):
-            if path is not None:
-                draw(picture, path)
-                click.echo(f"drew {clip}, view {view}, to {path}")
-        return
-    assert video is not None
-    found = find_video(store, video)
-    for draw_whole, path in ((draw_video, png), (animate_video, gif)):
-        if path is not None:
-            click.echo(f"drew {draw_whole(*found, path)} of {found[1].frames} frames of {video} to {path}")
+        browse_place(place, port)
+    elif clip is not None or video is not None:
+        draw_place(place, clip, view, video, png, gif)
+    else:
+        describe_place(place, motion=motion, as_json=as_json)
 
 
 @cli.command()

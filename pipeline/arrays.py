@@ -43,13 +43,13 @@ class RowStream:
         """
         if rows.shape[1:] != self._row:
             raise ValueError(f"{self._name}: rows of {rows.shape[1:]}, not {self._row}")
-        self._write(np.ascontiguousarray(rows, self._type).tobytes(), len(rows))
+        self._write(np.ascontiguousarray(rows, self._type).reshape(-1).view(np.uint8).data, len(rows))
 
     def append_bytes(self, piece: bytes) -> None:
         """Adds a piece of a byte stream."""
         self._write(piece, len(piece))
 
-    def _write(self, piece: bytes, rows: int) -> None:
+    def _write(self, piece: bytes | memoryview, rows: int) -> None:
         self._file.write(piece)
         self._size += len(piece)
         self.rows += rows

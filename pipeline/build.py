@@ -45,13 +45,13 @@ from data_manifests.manifest import (
     load_manifest,
     remove_unfinished,
     save_manifest,
-    sync_folder,
+    sync_path,
     sync_tree,
     write_atomically,
 )
 from data_manifests.priors import make_priors
 from pipeline.decoding import STRICT, Decoding
-from pipeline.jobs import library_versions, run_jobs, shard_jobs
+from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
 from pipeline.shards import BUILDING, place_shard
 
@@ -60,7 +60,7 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did."""
+    """What a build did, and which versions differ between the builds that began and went on with the store."""
 
     shards: int
     frames: int
@@ -68,6 +68,7 @@ class BuildReport:
     shards_before: int
     skipped: dict[str, str]
     left_out: list[str]
+    other_versions: list[str]
 
 
 Progress = Callable[[int, int], None]
@@ -125,7 +126,8 @@ def build(
             manifest = replace(manifest, files=files)
             save_manifest(manifest, store)
     done = sum(manifest.shards[job.name].frames for job in to_build)
-    return BuildReport(len(to_build), done, time.monotonic() - started, before, plan.skipped, plan.left_out)
+    other, seconds = other_versions(manifest.attributes["versions"]) if to_build else [], time.monotonic() - started
+    return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other)
 
 
 def present_manifest(store: Path) -> Manifest | None:
@@ -182,7 +184,7 @@ def write_root(store: Path, attributes: dict[str, Any], settings: Settings) -> F
     shutil.rmtree(store / PRIORS, ignore_errors=True)
     os.replace(making / ROOT, store / ROOT)
     os.rename(making / PRIORS, store / PRIORS)
-    sync_folder(store)
+    sync_path(store)
     return files
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 
 from data_manifests.errors import InputError
-from pipeline.jobs import library_versions
+from pipeline.jobs import library_versions, other_versions
 
 PATIENCE = 30
 """Seconds to wait for the scheduler and for its first worker."""
@@ -65,14 +65,13 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
 
 
 def _check_versions(of_workers: dict[str, object]) -> None:
-    ours = library_versions()
     for worker, theirs in of_workers.items():
         if not isinstance(theirs, dict):
             raise InputError(
                 f"the Dask worker at {worker} cannot build", found=f"{type(theirs).__name__}: {theirs}",
                 todo="install this version of tubelets there",
             )  # fmt: skip
-        other = [f"{name} {theirs[name]} / {version}" for name, version in ours.items() if theirs[name] != version]
+        other = other_versions(theirs)
         if other:
             raise InputError(
                 f"the Dask worker at {worker} has other versions of what decides a store's bytes",

@@ -172,27 +172,23 @@ def match_rows(boxes, grid, positive, negative, scratch):
     """The rule. Fills prior, tube and overlap of the scratch, and returns the number of rows.
 
     Only priors near a tube are visited: a prior whose mean IoU is at least t has IoU >= t in some frame, so its area is
-    t to 1/t times the box's, and it intersects the box by t times the larger area. A tube whose best prior is below t is
-    searched again with a lower t.
+    t to 1/t times the box's, and it intersects the box by t times the larger area.
     """
     G = len(boxes)
     lowest = min(positive, negative)
     touched = np.int64(0)
-    first_prior = np.full(G, -1)
-    first_overlap = np.zeros(G, np.float32)
+    bipartite, overlaps = np.full(G, -1), np.zeros(G, np.float32)
+    wish, wish_overlap = np.empty(G, np.int64), np.empty(G, np.float32)
     for g in range(G):
-        t = lowest
-        while True:
-            touched, prior, overlap = _visit(boxes, g, t, lowest, grid, scratch, touched)
-            if overlap >= t or t <= LEAST_OVERLAP:
-                break
-            t = max(t / np.float32(4), LEAST_OVERLAP)
-        if overlap > LEAST_OVERLAP:
-            first_prior[g], first_overlap[g] = prior, overlap
-    if _all_differ(first_prior):
-        bipartite, overlaps = first_prior, first_overlap
-    else:
-        bipartite, overlaps = _bipartite(boxes, grid.boxes)
+        touched, wish[g], wish_overlap[g] = _best_prior(boxes, g, lowest, bipartite, grid, scratch, touched)
+    for _ in range(G):
+        tube = _next_pair(bipartite, wish, wish_overlap)
+        if tube < 0:
+            break
+        bipartite[tube], overlaps[tube] = wish[tube], wish_overlap[tube]
+        for g in range(G):
+            if bipartite[g] < 0 and wish[g] == bipartite[tube]:
+                touched, wish[g], wish_overlap[g] = _best_prior(boxes, g, lowest, bipartite, grid, scratch, touched)
 
     matched = 0
     positives = np.empty(touched + G, np.int64)
@@ -242,8 +238,36 @@ def match_rows(boxes, grid, positive, negative, scratch):
 
 @kernel
 @no_type_check
-def _visit(boxes, g, t, lowest, grid, scratch, touched):
-    """Visits every prior that can overlap tube g by t; keeps each prior's best tube from `lowest` on, and g's best."""
+def _best_prior(boxes, g, lowest, taken, grid, scratch, touched):
+    """The best prior of tube g that is not taken, -1 if none overlaps; one below t is looked for with a lower t."""
+    t = lowest
+    while True:
+        touched, prior, overlap = _visit(boxes, g, t, lowest, taken, grid, scratch, touched)
+        if overlap >= t or t <= LEAST_OVERLAP:
+            return touched, prior if overlap > LEAST_OVERLAP else -1, overlap
+        t = max(t / np.float32(4), LEAST_OVERLAP)
+
+
+@kernel
+@no_type_check
+def _next_pair(bipartite, wish, overlap):
+    """Of the tubes without a prior, the one that overlaps its wish most; -1 if no wish is left."""
+    tube = -1
+    for g in range(len(wish)):
+        if bipartite[g] >= 0 or wish[g] < 0:
+            continue
+        if tube < 0 or overlap[g] > overlap[tube] or (overlap[g] == overlap[tube] and wish[g] < wish[tube]):
+            tube = g
+    return tube
+
+
+@kernel
+@no_type_check
+def _visit(boxes, g, t, lowest, taken, grid, scratch, touched):
+    """Visits every prior that can overlap tube g by t; keeps each prior's best tube from `lowest` on.
+
+    Returns the priors touched so far, and g's best of those that are not taken. A tube may be visited again.
+    """
     tube = boxes[g]
     K = len(tube)
     prior_of_tube, overlap_of_tube = -1, np.float32(0)
@@ -274,7 +298,8 @@ def _visit(boxes, g, t, lowest, grid, scratch, touched):
                 for x in range(x_first, x_last + 1):
                     p = grid.start[layer] + (y * side + x) * n + j
                     overlap = mean_iou(grid.boxes[p], tube)
-                    if overlap > overlap_of_tube or (overlap == overlap_of_tube and 0 <= p < prior_of_tube):
+                    better = overlap > overlap_of_tube or (overlap == overlap_of_tube and 0 <= p < prior_of_tube)
+                    if better and not _contains(taken, p):
                         prior_of_tube, overlap_of_tube = p, overlap
                     if overlap < lowest or overlap <= LEAST_OVERLAP:
                         continue
@@ -285,37 +310,6 @@ def _visit(boxes, g, t, lowest, grid, scratch, touched):
                         continue
                     scratch.best[p], scratch.best_overlap[p] = g, overlap
     return touched, prior_of_tube, overlap_of_tube
-
-
-@kernel
-@no_type_check
-def _bipartite(boxes, priors):
-    """Step 2 in full, for clips in which two tubes want the same prior."""
-    G, P = len(boxes), len(priors)
-    overlaps = np.empty((G, P), np.float32)
-    for g in range(G):
-        for p in range(P):
-            overlaps[g, p] = mean_iou(priors[p], boxes[g])
-    chosen, chosen_overlap = np.full(G, -1), np.zeros(G, np.float32)
-    best_of, dirty = np.zeros(G, np.int64), np.ones(G, np.bool_)
-    for _ in range(G):
-        largest, prior, tube = LEAST_OVERLAP, -1, -1
-        for g in range(G):
-            if chosen[g] >= 0:
-                continue
-            if dirty[g]:
-                best_of[g], dirty[g] = np.argmax(overlaps[g]), False
-            p = best_of[g]
-            overlap = overlaps[g, p]
-            if overlap > largest or (overlap == largest and 0 <= p < prior):
-                largest, prior, tube = overlap, p, g
-        if prior < 0:
-            break
-        chosen[tube], chosen_overlap[tube] = prior, largest
-        for g in range(G):
-            overlaps[g, prior] = 0
-            dirty[g] = dirty[g] or best_of[g] == prior
-    return chosen, chosen_overlap
 
 
 @kernel
@@ -331,16 +325,6 @@ def _sort(values, n):
                 j -= gap
             values[j] = value
         gap //= 2
-
-
-@kernel
-@no_type_check
-def _all_differ(values):
-    for i in range(len(values)):
-        for j in range(i):
-            if values[i] >= 0 and values[i] == values[j]:
-                return False
-    return True
 
 
 @kernel

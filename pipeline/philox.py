@@ -46,12 +46,27 @@ def uniform(stream):
     drawn = stream[4]
     place = drawn & np.uint64(3)
     if place == 0:
-        zero = np.uint64(0)
-        stream[5], stream[6], stream[7], stream[8] = philox(
-            stream[0], stream[1], drawn >> np.uint64(2), stream[3], stream[2], zero
-        )
+        _load(stream, drawn >> np.uint64(2))
     stream[4] = drawn + np.uint64(1)
     return np.float64(stream[5 + np.int64(place)]) * 2.0**-32
+
+
+@kernel
+@no_type_check
+def skip(stream, draws):
+    """Leaves out draws, one or more: the next is what it would be after them."""
+    before = stream[4]
+    after = before + np.uint64(draws)
+    stream[4] = after
+    block, three = after >> np.uint64(2), np.uint64(3)
+    if after & three != 0 and (before & three == 0 or before >> np.uint64(2) != block):
+        _load(stream, block)
+
+
+@kernel
+@no_type_check
+def _load(stream, block):
+    stream[5], stream[6], stream[7], stream[8] = philox(stream[0], stream[1], block, stream[3], stream[2], np.uint64(0))
 
 
 @kernel

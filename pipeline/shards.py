@@ -26,7 +26,7 @@ from data_manifests.layout import (
     view_crc32c,
     view_heads,
 )
-from data_manifests.manifest import ShardRecord, file_records, sync_folder, sync_tree
+from data_manifests.manifest import ShardRecord, file_records, sync_path, sync_tree
 from data_manifests.tables import TUBES, VIDEOS, box_column
 from pipeline.arrays import RowStream, write_groups
 from pipeline.clips import valid_clips
@@ -136,7 +136,7 @@ def place_shard(built: BuiltShard, store: Path) -> None:
     if place.exists():
         os.rename(place, built.folder.with_name(f"{built.folder.name}.old"))
     os.rename(built.folder, place)
-    sync_folder(place.parent)
+    sync_path(place.parent)
 
 
 @dataclass
@@ -264,16 +264,16 @@ class _ShardWriter:
         """A row a view, with its checksum, for clips (video, first row, first frame)."""
         columns = [getattr(targets, name) for name in _TARGETS]
         heads = view_heads(clips, *(getattr(targets, name) for name in _VIEWS)).reshape(-1, 10)
-        head_bytes, size = memoryview(heads.tobytes()), heads.itemsize * 10
-        parts = [(memoryview(column.tobytes()), column.nbytes // max(1, len(column))) for column in columns]
         first = self.streams["targets/crc32c"].rows
+        head_bytes, size = heads.tobytes(), heads.itemsize * 10
+        parts = [(memoryview(column.reshape(-1).view(np.uint8)), column[:1].nbytes) for column in columns]
         offsets = targets.offsets.tolist()
         crcs = [
             view_crc32c(
                 self.job.name,
                 first + row,
-                bytes(head_bytes[row * size : (row + 1) * size]),
-                [bytes(part[begin * width : end * width]) for part, width in parts],
+                head_bytes[row * size : (row + 1) * size],
+                [part[begin * width : end * width] for part, width in parts],
             )
             for row, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False))
         ]

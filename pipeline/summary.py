@@ -100,6 +100,10 @@ def print_build(report: BuildReport, store: Path) -> None:
         )
     else:
         print(f"nothing to do: all {report.shards_before} shards are there: {store}")
+    if report.other_versions:
+        print("the store was begun with other versions (there / here), which may give other bytes for the same frames:")
+        for version in report.other_versions:
+            print(f"  {version}")
     if report.skipped:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
         for video_id in report.skipped:

@@ -142,7 +142,7 @@ def _make_rows(rows: int, K: int) -> tuple[np.ndarray, ...]:
         np.empty(rows, np.uint8),
         np.empty(rows, np.uint8),
         np.empty(rows, np.float32),
-        np.zeros((rows, K, 4), np.float32),
+        np.empty((rows, K, 4), np.float32),
     )
 
 

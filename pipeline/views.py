@@ -19,7 +19,7 @@ import numpy as np
 
 from data_manifests.kernel import kernel
 from pipeline.matching import mean_iou
-from pipeline.philox import open_stream, uniform
+from pipeline.philox import open_stream, skip, uniform
 
 MAX_EXPANSION = 4.0
 MIN_SCALE, MAX_SCALE = 0.3, 1.0
@@ -34,15 +34,51 @@ MAX_REDRAWS = 20
 
 @kernel
 @no_type_check
+def _areas(boxes):
+    """Smallest and largest area of each tube."""
+    areas = np.empty((len(boxes), 2), np.float32)
+    for g in range(len(boxes)):
+        smallest, largest = np.float32(np.inf), np.float32(0)
+        for k in range(boxes.shape[1]):
+            area = (boxes[g, k, 2] - boxes[g, k, 0]) * (boxes[g, k, 3] - boxes[g, k, 1])
+            smallest, largest = min(smallest, area), max(largest, area)
+        areas[g, 0], areas[g, 1] = smallest, largest
+    return areas
+
+
+@kernel
+@no_type_check
+def _in_reach(areas, least, most, overlap):
+    """Whether a crop of an area between `least` and `most` may overlap some tube by that mean IoU: no IoU is above the
+    smaller area / the larger one."""
+    for g in range(len(areas)):
+        if overlap * 0.999 * areas[g, 0] <= most and overlap * 0.999 * least <= areas[g, 1]:
+            return True
+    return False
+
+
+@kernel
+@no_type_check
 def _draw_crop(stream, boxes, crop):
-    """Fills `crop` (x1 y1 x2 y2 in [0, 1] of the canvas) and returns the sampler it came from, 0 to 6."""
+    """Fills `crop` (x1 y1 x2 y2 in [0, 1] of the canvas) and returns the sampler it came from, 0 to 6.
+
+    A trial takes four draws, also where its crop's area alone rules it out.
+    """
     crops = np.zeros((7, 4), np.float32)
     crops[0, 2], crops[0, 3] = 1, 1
     satisfied = np.zeros(7, np.bool_)
     satisfied[0], count = True, 1
+    areas = _areas(boxes)
     for sampler in range(1, 7):
+        overlap = MIN_OVERLAP[sampler]
+        if not _in_reach(areas, MIN_SCALE**2, MAX_SCALE**2, overlap):
+            skip(stream, 4 * MAX_TRIALS)
+            continue
         for _ in range(MAX_TRIALS):
             scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * uniform(stream)
+            if not _in_reach(areas, scale * scale, scale * scale, overlap):
+                skip(stream, 3)
+                continue
             narrowest, widest = max(MIN_ASPECT, scale * scale), min(MAX_ASPECT, 1 / (scale * scale))
             aspect = narrowest + (widest - narrowest) * uniform(stream)
             width, height = scale * np.sqrt(aspect), scale / np.sqrt(aspect)
@@ -50,7 +86,7 @@ def _draw_crop(stream, boxes, crop):
             crops[sampler, 0], crops[sampler, 1] = left, top
             crops[sampler, 2], crops[sampler, 3] = left + width, top + height
             for g in range(len(boxes)):
-                if mean_iou(crops[sampler], boxes[g]) >= MIN_OVERLAP[sampler]:
+                if mean_iou(crops[sampler], boxes[g]) >= overlap:
                     satisfied[sampler] = True
                     break
             if satisfied[sampler]:

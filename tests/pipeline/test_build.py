@@ -34,6 +34,14 @@ def test_a_second_build_finds_nothing_to_do(small_root: Path, small_store: Path,
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
 
 
+def test_a_build_that_goes_on_with_other_versions_says_so(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build_small(small_root, tmp_path / "s", split="test").other_versions == []
+    monkeypatch.setattr("pipeline.jobs.ENCODING", "3")
+    assert build_small(small_root, tmp_path / "s").other_versions == ["encoding of frames 2 / 3"]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_bytes_do_not_depend_on_workers(small_root: Path, small_store: Path, tmp_path: Path, workers: int) -> None:
     if workers == 5:

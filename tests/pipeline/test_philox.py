@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.philox import open_stream, philox, uniform, video_key
+from pipeline.philox import open_stream, philox, skip, uniform, video_key
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,17 @@ def test_draws_depend_on_seed_video_frame_and_view_and_on_nothing_else() -> None
     assert len({tuple(other) for other in [draws, *others]}) == 5
     assert len(set(draws)) == 9
     assert all(0 <= draw < 1 for draw in draws)
+
+
+@pytest.mark.parametrize("before", range(6))
+@pytest.mark.parametrize("draws", [1, 2, 3, 4, 5, 200])
+def test_draws_that_are_left_out_change_none_that_follow(before: int, draws: int) -> None:
+    stream = np.zeros(9, np.uint64)
+    open_stream(stream, *video_key(0, "a/b"), 3, 1)
+    for _ in range(before):
+        uniform(stream)
+    skip(stream, draws)
+    assert [uniform(stream) for _ in range(6)] == _draws(0, "a/b", 3, 1, before + draws + 6)[-6:]
 
 
 def test_keys_are_the_same_on_any_machine() -> None:

@@ -1,5 +1,6 @@
 """Stores on a real S3 server: what is there is the local store, whole, or a store that says what it lacks."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,25 @@ def test_the_command_line_builds_and_verifies(s3: str, small_root: Path, tmp_pat
     assert "was not built from this scratch folder" in str(run(*build, "--scratch", tmp_path / "other").exception)
     assert not (tmp_path / "other").exists()
     assert "nothing wrong" in run("verify", url, "--deep").output
+
+
+def test_a_store_at_a_url_is_inspected(s3: str, small_store: Path, tmp_path: Path) -> None:
+    """As in its folder; its frames are fetched for a picture only."""
+    url, remote = f"{s3}/inspected", ObjectStore(f"{s3}/inspected")
+    assert "no store at" in str(run("inspect", url).exception)
+    upload(small_store, remote)
+    local = run("inspect", small_store, "--json", "--no-motion")
+    remote.remove([FRAMES])
+    there = json.loads(run("inspect", url, "--json").output)
+    assert there.pop("health") != []
+    assert there == {name: value for name, value in json.loads(local.output).items() if name != "health"}
+    for what in (("--clip", "Run/v_1:2"), ("--video", "Run/v_1")):
+        for place, picture in ((url, "there.png"), (small_store, "here.png")):
+            drawn = run("inspect", place, *what, "--png", tmp_path / picture)
+            assert drawn.exit_code == 0, drawn.exception
+        assert (tmp_path / "there.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+    assert "has no video 'Run/none'" in str(run("inspect", url, "--video", "Run/none", "--png", "x.png").exception)
+    assert "--scratch" in str(run("inspect", url, "--browse").exception)
 
 
 def test_puts_that_fail(

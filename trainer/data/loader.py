@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
-import multiprocessing
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from jaxtyping import UInt8
+from torch import Tensor
 
 from data_manifests.errors import InputError
-from data_manifests.layout import IGNORED
-from trainer.data.batch import Batch
+from trainer.data.batch import Batch, Rows, collate
 from trainer.data.cached import open_place
 from trainer.data.order import sample_at
-from trainer.data.reader import Sample, Store
-from trainer.data.resample import resample
+from trainer.data.reader import Store
+from trainer.data.workers import read_ahead
 from trainer.place import Place
 
-Resampled = tuple[np.ndarray, Sample]
+
+@dataclass(frozen=True)
+class Share:
+    """Which positions of the order a rank's batches hold.
+
+    Args:
+        global_batch: positions a step, over all ranks.
+        rank, ranks: rank r of w takes the r-th of the step's w equal runs.
+        start: the first step.
+        parts: batches that a rank's share of a step comes in, one after another.
+    """
+
+    global_batch: int
+    rank: int
+    ranks: int
+    start: int
+    parts: int
+
+    @property
+    def size(self) -> int:
+        """Clips of a batch."""
+        return self.global_batch // (self.ranks * self.parts)
+
+    def positions(self, number: int) -> range:
+        """Of the batch of this number, counted from `start` on."""
+        step, part = divmod(number, self.parts)
+        first = (self.start + step) * self.global_batch + (self.rank * self.parts + part) * self.size
+        return range(first, first + self.size)
 
 
 class Loader:
@@ -41,7 +65,7 @@ class Loader:
         start: the first step.
         parts: batches that a rank's share comes in, one after another.
         workers: processes that read; 0 reads in this one.
-        pin: whether batches lie in page-locked memory.
+        pin: whether batches are copied into page-locked memory.
     """
 
     def __init__(
@@ -71,87 +95,57 @@ class Loader:
                 wanted=f"a tube of at least {opened.meta.K} frames",
                 todo="build the store with other videos, or a shorter --clip-length",
             )
-        self._order = _Order(global_batch, rank, ranks, start, parts)
-        self._batches = DataLoader(
-            _Views(opened, split, seed),
-            batch_sampler=self._order,
-            collate_fn=collate,
-            generator=torch.Generator(),  # its own: reading leaves the run's random state alone
-            num_workers=workers,
-            pin_memory=pin,
-            persistent_workers=workers > 0,
-            multiprocessing_context="spawn" if workers else None,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_start_worker,
-        )
+        self._share = Share(global_batch, rank, ranks, start, parts)
+        self._views = Views(opened, split, seed, self._share)
+        self._shape = (self._share.size, opened.meta.K, opened.meta.image_size, opened.meta.image_size, 3)
+        self._workers, self._pin = workers, pin
 
     def __iter__(self) -> Iterator[Batch]:
-        """Endless.
+        """Endless. A batch's pixels stay as they are for as long as anybody holds them.
 
         Raises:
             InputError: a sample cannot be read, naming it; also from a worker.
         """
-        batches = iter(self._batches)
-        try:
-            while True:
-                batch = next(batches)
-                if isinstance(batch, InputError):
-                    raise batch
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                "a process that reads the store died",
-                found=str(error).splitlines()[0],
-                todo="resume the run, with fewer --workers if memory or /dev/shm is short",
-            ) from error
-        finally:
-            self._order.ended = True
-            with suppress(RuntimeError):
-                for _ in batches:  # workers that are ended while they hand over a batch abort, with a noise
-                    pass
+        batches = self._from_workers() if self._workers else self._read_here()
+        with closing(batches):
+            for frames, rows in batches:
+                batch = Batch.of(frames, rows)
+                yield batch.pin_memory() if self._pin else batch
+
+    def _read_here(self) -> Generator[tuple[UInt8[Tensor, "B K size size 3"], Rows]]:
+        for number in itertools.count():
+            frames = torch.empty(self._shape, dtype=torch.uint8)
+            yield frames, self._views.read(number, frames.numpy())
+
+    def _from_workers(self) -> Generator[tuple[UInt8[Tensor, "B K size size 3"], Rows]]:
+        return read_ahead(self._views.read, self._shape, workers=self._workers, lent=2 * self._share.parts)
 
 
-class _Order(Sampler[list[int]]):
-    """Positions of a rank's share, step by step, in parts, until somebody sets `ended`."""
+class Views:
+    """Reads a share's batches. Each process opens the store for itself, and must find the same one."""
 
-    def __init__(self, global_batch: int, rank: int, ranks: int, start: int, parts: int) -> None:
-        self.global_batch, self.start = global_batch, start
-        share = global_batch // ranks
-        self.first, self.share, self.part = rank * share, share, share // parts
-        self.ended = False
-
-    def __iter__(self) -> Iterator[list[int]]:
-        self.ended = False
-        for step in itertools.count(self.start):
-            begin = step * self.global_batch + self.first
-            for at in range(begin, begin + self.share, self.part):
-                if self.ended:
-                    return
-                yield list(range(at, at + self.part))
-
-
-class _Views(Dataset[Resampled | InputError]):
-    """Position to a clip's resampled view. Each process opens the store for itself, and must find the same one."""
-
-    def __init__(self, store: Store, split: str, seed: int) -> None:
-        self.place, self.split, self.seed = store.place, split, seed
+    def __init__(self, store: Store, split: str, seed: int, share: Share) -> None:
+        self.place, self.split, self.seed, self.share = store.place, split, seed, share
         self.digest = store.content_digest
         self._store: Store | None = store
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_store": None}
 
-    def __getitem__(self, position: int) -> Resampled | InputError:
-        try:
-            store = self._store = self._store or self._open()
+    def read(self, number: int, pixels: UInt8[np.ndarray, "B K size size 3"]) -> Rows:
+        """Writes the pixels of a batch, counted from the share's first, and returns the rest of it.
+
+        Raises:
+            InputError: a sample cannot be read, naming it; or the store is another by now.
+        """
+        store = self._store = self._store or self._open()
+        targets, clips = [], []
+        for position, views in zip(self.share.positions(number), pixels, strict=True):
             place = sample_at(self.seed, position, store.clips, store.meta.views)
-            sample = store.sample(place.clip, place.view)
-        except InputError as error:  # carried home as a value: a worker's traceback helps nobody
-            return error
-        size = store.meta.image_size
-        return resample(sample.frames, sample.rectangle, sample.mirrored, size), sample
+            of_view, name = store.resampled(place.clip, place.view, into=views)
+            targets.append(of_view)
+            clips.append(name)
+        return collate(targets, clips)
 
     def _open(self) -> Store:
         store = open_place(self.place, self.split)
@@ -161,49 +155,3 @@ class _Views(Dataset[Resampled | InputError]):
                 todo="resume the run when its build is finished",
             )
         return store
-
-
-def _start_worker(_: int) -> None:
-    for sent_to_all in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, a scheduler's stop: the run ends its workers itself
-        signal.signal(sent_to_all, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-@atexit.register
-def _end_workers() -> None:
-    """Workers whose loader was not closed; multiprocessing would send the SIGTERM they ignore, and wait for ever."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a worker for a failure
-    for process in multiprocessing.active_children():
-        process.kill()
-
-
-def collate(resampled: Sequence[Resampled | InputError]) -> Batch | InputError:
-    """A batch of views and their targets, or the first error among them."""
-    views: list[Resampled] = []
-    for item in resampled:
-        if isinstance(item, InputError):
-            return item
-        views.append(item)
-    samples = [sample for _, sample in views]
-    counts = [int((sample.targets.label != IGNORED).sum()) for sample in samples]
-    ignored = [len(sample.targets.label) - count for sample, count in zip(samples, counts, strict=True)]
-
-    def positive(name: str, dtype: type) -> torch.Tensor:
-        parts = [getattr(s.targets, name)[:n] for s, n in zip(samples, counts, strict=True)]
-        return torch.from_numpy(np.concatenate(parts).astype(dtype))
-
-    places = np.arange(len(samples))
-    return Batch(
-        frames=torch.from_numpy(np.stack([frames for frames, _ in views])),
-        sample=torch.from_numpy(np.repeat(places, counts)),
-        prior=positive("prior", np.int64),
-        label=positive("label", np.int64),
-        loc=positive("loc", np.float32),
-        ignored_sample=torch.from_numpy(np.repeat(places, ignored)),
-        ignored_prior=torch.from_numpy(
-            np.concatenate([s.targets.prior[n:] for s, n in zip(samples, counts, strict=True)]).astype(np.int64)
-        ),
-        positives=tuple(counts),
-        clips=tuple((s.video_id, s.first_frame, s.view) for s in samples),
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -25,23 +27,57 @@ def resample(
         rectangle: x0 y0 x1 y1, half-open whole pixels, may reach past the frame.
         mirrored: flips the result left to right.
     """
-    height, width = frames.shape[1:3]
+    views = np.empty((len(frames), size, size, 3), np.uint8)
+    resample_into(views, frames, frames.shape[1:3], rectangle, mirrored)
+    return views
+
+
+def resample_into(
+    views: UInt8[np.ndarray, "K size size 3"],
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
+    shape: tuple[int, int],
+    rectangle: Integer[np.ndarray, "4"],
+    mirrored: bool,
+) -> None:
+    """As `resample`, frame by frame: each may lie where the one before it lay.
+
+    Args:
+        views: where to write the result, contiguous.
+        shape: height and width of each frame.
+    """
+    height, width = shape
     x0, y0, x1, y1 = (int(value) for value in rectangle)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    views = np.empty((len(frames), size, size, 3), np.uint8)
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         for frame, view in zip(frames, views, strict=True):
             _stretch(frame[y0:y1, x0:x1], view, mirrored)
-        return views
-    canvas = _canvas.of(y1 - y0, x1 - x0)
+        return
+    tall, wide, size = y1 - y0, x1 - x0, views.shape[1]
+    canvas = _canvas.of(tall, max(wide, size))[:, :wide]
     inside = canvas[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
+    source_rows, rows = _reached(bottom - y0, tall, size)
+    source_columns, columns = _reached(right - x0, wide, size)
+    source, scales = canvas[:source_rows, :source_columns], {"fx": size / wide, "fy": size / tall}
     try:
         for frame, view in zip(frames, views, strict=True):
             inside[:] = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-            _stretch(canvas, view, mirrored)
+            cv2.resize(source, None, dst=view[:rows, :columns], **scales, interpolation=cv2.INTER_LINEAR)
+            view[:rows, columns:] = _canvas.row[: size - columns]
+            view[rows:] = _canvas.row[:size]
+            if mirrored:
+                cv2.flip(view, 1, dst=view)
     finally:
         inside[:] = _canvas.row[: inside.shape[1]]
-    return views
+
+
+def _reached(end: int, length: int, size: int) -> tuple[int, int]:
+    """Lines of the canvas, past whose line `end` is only the mean, to resample; and how many of the view they make.
+
+    The last ones of both are the mean already, so what lies behind them need not be resampled.
+    """
+    scale = size / length
+    lines = min(length, max(0, end) + 1 + math.ceil(1 / scale))
+    return lines, round(lines * scale)  # as cv2 rounds it
 
 
 def _stretch(source: np.ndarray, view: np.ndarray, mirrored: bool) -> None:

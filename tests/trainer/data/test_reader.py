@@ -57,9 +57,8 @@ def test_samples_are_what_zarr_reads(small_root: Path, tmp_path: Path, frames: s
 
 
 def test_frames_of_a_video(small_root: Path, small_store: Path) -> None:
-    source = [
-        simplejpeg.decode_jpeg(encode_frame(f, "jpeg:95")) for f in open_frames(small_root / "videos/Run/v_4.avi")
-    ]
+    frames = open_frames(small_root / "videos/Run/v_4.avi").for_jpeg()
+    source = [simplejpeg.decode_jpeg(encode_frame(frame, "jpeg:95")) for frame in frames]
     opened = Store.open(small_store)
     assert np.array_equal(opened.frames("Run/v_4", 0, 24), source)
     assert np.array_equal(opened.frames("Run/v_4", 20, 23), source[20:23])

@@ -30,7 +30,6 @@ def test_ranks_and_restarts_change_nothing(small_store: Path, cuts: tuple[int, .
         assert legs[0, before][:cut] + legs[cut, after] == whole, (cut, before, after)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing(small_store: Path, cuts: tuple[int, ...], whole: list[str]) -> None:
     """Not even if ranks have different numbers of them."""
     assert leg(small_store, cuts[1], len(whole), [1, 3]) == whole[cuts[1] :]

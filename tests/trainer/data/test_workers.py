@@ -1,0 +1,105 @@
+"""Shared memory is never written while it is held; workers end when they should, and not when they should not."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_manifests.errors import InputError
+from tests.trainer.data.numbered import LAST, number_everywhere
+from trainer.data.workers import READ_AHEAD, _shared, _Team, read_ahead
+
+SHAPE, LENT = (2, 5), 3
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
+    slots = 2 * READ_AHEAD + LENT
+    batches = read_ahead(number_everywhere, SHAPE, workers=2, lent=LENT)
+    corner = next(batches)[0][1:, 3:]
+    places = set()
+    for number in range(1, 5 * slots):
+        frames, answer = next(batches)
+        assert answer == f"batch {number}"
+        assert (frames == number).all()
+        places.add(frames.data_ptr())
+    assert corner.data_ptr() - 8 not in places
+    kept = [next(batches)[0] for _ in range(2 * slots)]
+    for number, frames in enumerate(kept, 5 * slots):
+        assert (frames == number).all()
+    assert (corner == 0).all()
+    del kept, frames
+    places.update(next(batches)[0].data_ptr() for _ in range(3 * slots))
+    assert len(places) <= slots
+    answers = [answer for _, answer in itertools.islice(batches, LAST - 10 * slots)]
+    last, answer = next(batches)
+    assert answer == f"batch {LAST}"
+    with pytest.raises(InputError, match=f"batch {LAST + 1} is damaged"):
+        next(batches)
+    assert len(answers) == LAST - 10 * slots
+    assert (last == LAST).all()  # they outlive their workers
+
+
+def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
+    before = set(multiprocessing.active_children())
+    batches = read_ahead(number_everywhere, SHAPE, workers=1, lent=LENT)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    assert worker.pid
+    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, signal.SIGTERM)
+    assert [answer for _, answer in itertools.islice(batches, 30)][-1] == "batch 30"
+    assert not list(Path("/dev/shm").glob(f"torch_{os.getpid()}_*"))
+    os.kill(worker.pid, signal.SIGKILL)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"a process that reads the store died[\s\S]*SIGKILL"):
+        list(itertools.islice(batches, LAST))
+    assert time.monotonic() - start < 3
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_workers_that_have_not_begun() -> None:
+    """They are deaf already, and not waited for."""
+    before = set(multiprocessing.active_children())
+    team = _Team(number_everywhere, torch.empty(1), 4)
+    new = set(multiprocessing.active_children()) - before
+    status = [Path(f"/proc/{process.pid}/status").read_text() for process in new]
+    start = time.monotonic()
+    team.end()
+    assert time.monotonic() - start < 1
+    assert set(multiprocessing.active_children()) == before
+    masks = [int(line.split()[1], 16) for text in status for line in text.splitlines() if line.startswith("SigBlk")]
+    deaf = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    assert [mask & deaf for mask in masks] == [deaf] * 4
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
+
+
+def test_a_worker_ends_with_a_run_that_is_killed() -> None:
+    command = [sys.executable, "-m", "tests.trainer.data.numbered"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    assert not run.stderr
+    worker = Path("/proc") / str(int(run.stdout))
+    deadline = time.monotonic() + 5
+    while _runs(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _runs(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_too_little_shared_memory() -> None:
+    size = os.statvfs("/dev/shm")
+    with pytest.raises(InputError, match=r"MB in /dev/shm"):
+        _shared((2 * size.f_blocks * size.f_frsize,))
