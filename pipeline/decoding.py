@@ -22,10 +22,7 @@ from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
 from pipeline.damage import check_whole
-from pipeline.frames import Frame, Planes, open_frames
-
-ENCODING = "2"
-"""Version of the way from a video to its frames' stored bytes: 1 went by RGB always, 2 takes the video's own planes."""
+from pipeline.frames import Frame, open_frames
 
 GRACE = 10.0
 """Seconds past its limit after which a decoder ends by itself, should nobody be left to kill it."""
@@ -78,14 +75,11 @@ def stored_frames(request: Request, limit: float | None) -> Iterator[StoredFrame
     return _decode(request) if limit is None else _decode_apart(request, limit)
 
 
-def encode_frame(frame: Frame | Planes, codec: str) -> bytes:
+def encode_frame(frame: Frame, codec: str) -> bytes:
     """A frame's stored bytes: a JPEG (4:2:0), or the RGB bytes themselves."""
     if codec == "raw":
-        assert not isinstance(frame, Planes)
         return frame.tobytes()
     quality = int(codec.removeprefix("jpeg:"))
-    if isinstance(frame, Planes):
-        return simplejpeg.encode_jpeg_yuv_planes(*frame, quality=quality)
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
@@ -120,10 +114,8 @@ def _send_all(connection: Connection, request: Request) -> None:
 
 def _decode(request: Request) -> Iterator[StoredFrame]:
     native: tuple[int, int] | None = None
-    source = open_frames(request.path, whole=not request.keep)
-    plain = request.codec == "raw" or request.max_side is not None
-    for index, frame in enumerate(source if plain else source.for_jpeg()):
-        size = _size(frame)
+    for index, frame in enumerate(open_frames(request.path, whole=not request.keep)):
+        size = frame.shape[1], frame.shape[0]
         if native is not None and size != native:
             raise InputError(
                 f"video {request.video_id} changes its frame size at frame {index}",
@@ -132,15 +124,10 @@ def _decode(request: Request) -> Iterator[StoredFrame]:
                 todo="replace the file, or take the video out of the lists",
             )
         native = size
-        stored = frame if isinstance(frame, Planes) else _shrunk(frame, request.max_side)
-        yield StoredFrame(encode_frame(stored, request.codec), _size(stored), native)
+        stored = _shrunk(frame, request.max_side)
+        yield StoredFrame(encode_frame(stored, request.codec), (stored.shape[1], stored.shape[0]), native)
     if request.keep and request.path.is_file():
         check_whole(request.path)
-
-
-def _size(frame: Frame | Planes) -> tuple[int, int]:
-    height, width = frame.Y.shape if isinstance(frame, Planes) else frame.shape[:2]
-    return width, height
 
 
 def _shrunk(frame: Frame, max_side: int | None) -> UInt8[np.ndarray, "shrunk_height shrunk_width 3"]:

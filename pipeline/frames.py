@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import av
-import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
@@ -21,29 +19,6 @@ CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
 """What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
 
 Frame = UInt8[np.ndarray, "height width 3"]
-
-
-class Planes(NamedTuple):
-    """A frame as JPEG holds it: BT.601, full range, a chroma sample for 2 x 2 pixels, one more past an odd side."""
-
-    Y: UInt8[np.ndarray, "height width"]
-    U: UInt8[np.ndarray, "half_height half_width"]
-    V: UInt8[np.ndarray, "half_height half_width"]
-
-
-_Picture = TypeVar("_Picture", bound="Frame | Planes")
-
-_BT601 = {2, 5, 6}
-"""AVCOL_SPC_UNSPECIFIED, _BT470BG and _SMPTE170M: FFmpeg converts videos that name no matrix as BT.601, so do we."""
-
-
-def _full_range(low: int, high: int, middle: int, full_middle: int) -> UInt8[np.ndarray, " 256"]:
-    """What each value of a plane of limited range, low to high, is in full range."""
-    values = (np.arange(256) - middle) * (255 / (high - low)) + full_middle
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-_TO_FULL_RANGE = _full_range(16, 235, 16, 0), *[_full_range(16, 240, 128, 128)] * 2
 
 
 @dataclass(frozen=True)
@@ -60,15 +35,7 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises DamagedVideo, naming file and frame, where the video does not decode to its end."""
-        return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path, _rgb)
-
-    def for_jpeg(self) -> Iterator[Frame | Planes]:
-        """The same frames, those that JPEG can take as they were decoded as planes: nearer to the video than by way of
-        RGB, whose quick conversion is a level too dark on average, and quicker. Raises as `__iter__` does.
-
-        They are the frames of 8-bit 4:2:0 video in BT.601, or in no named matrix, that is not rotated.
-        """
-        return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path, _planes_or_rgb)
+        return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path)
 
 
 def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
@@ -118,7 +85,7 @@ def _broken(path: Path, frame: int, why: object) -> DamagedVideo:
     )
 
 
-def _video_frames(path: Path, convert: Callable[[av.VideoFrame, VideoReformatter], _Picture]) -> Iterator[_Picture]:
+def _video_frames(path: Path) -> Iterator[Frame]:
     count = 0
     reformatter = VideoReformatter()  # one a video: a new one a frame takes longer than the decoding
     try:
@@ -131,28 +98,10 @@ def _video_frames(path: Path, convert: Callable[[av.VideoFrame, VideoReformatter
                     raise _broken(path, count, "the frame is damaged")
                 if frame.rotation % 90:
                     raise _broken(path, count, f"a rotation by {frame.rotation} degrees")
-                yield convert(frame, reformatter)
+                image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                 count += 1
     except av.FFmpegError as error:
         raise _broken(path, count, error) from error
     if not count:
         raise _broken(path, 0, "no frame came out")
-
-
-def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Frame:
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
-
-
-def _planes_or_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Frame | Planes:
-    full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
-    fits = frame.format.name in ("yuv420p", "yuvj420p") and frame.colorspace in _BT601 and not frame.rotation
-    if not fits or any(plane.line_size <= 0 for plane in frame.planes):  # below 0: rows from the bottom up
-        return _rgb(frame, reformatter)
-    planes = [
-        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-        for plane in frame.planes
-    ]
-    if full:
-        return Planes(*map(np.ascontiguousarray, planes))
-    return Planes(*map(cv2.LUT, planes, _TO_FULL_RANGE))

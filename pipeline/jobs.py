@@ -21,7 +21,7 @@ from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.tables import boxes_of
 from pipeline.annotations import Annotations
-from pipeline.decoding import ENCODING, Decoding
+from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
 
@@ -29,14 +29,14 @@ from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
 def library_versions() -> dict[str, str]:
     """Versions, here, of what decides a store's bytes."""
     names = ("tubelets", "av", "numpy", "opencv-python-headless", "simplejpeg", "zarr")
-    return {**{name: importlib.metadata.version(name) for name in names}, "encoding of frames": ENCODING}
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def other_versions(there: dict[str, str]) -> list[str]:
-    """`name there / here` of the versions that differ; a store of the first encoding of frames does not name it."""
-    ours = library_versions()
-    theirs = {"encoding of frames": "1", **there}
-    return [f"{name} {theirs.get(name)} / {here}" for name, here in ours.items() if theirs.get(name) != here]
+    """`name there / here` of the versions that differ."""
+    return [
+        f"{name} {there.get(name)} / {here}" for name, here in library_versions().items() if there.get(name) != here
+    ]
 
 
 def shard_jobs(

@@ -30,7 +30,7 @@ def _decode(path: Path) -> None:
 
 
 def _recode(path: Path) -> None:
-    for frame in open_frames(path).for_jpeg():
+    for frame in open_frames(path):
         encode_frame(frame, "jpeg:95")
 
 

@@ -38,8 +38,9 @@ def test_a_build_that_goes_on_with_other_versions_says_so(
     small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert build_small(small_root, tmp_path / "s", split="test").other_versions == []
-    monkeypatch.setattr("pipeline.jobs.ENCODING", "3")
-    assert build_small(small_root, tmp_path / "s").other_versions == ["encoding of frames 2 / 3"]
+    versions = jobs.library_versions()
+    monkeypatch.setattr(jobs, "library_versions", lambda: {**versions, "av": "0"})
+    assert build_small(small_root, tmp_path / "s").other_versions == [f"av {versions['av']} / 0"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

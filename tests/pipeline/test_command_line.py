@@ -82,7 +82,7 @@ def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsy
 
 def test_what_motion_says_of_the_boxes_is_a_warning(store: Path, monkeypatch, capsys) -> None:
     shifted = Alignment(64, 0.1, {"mirrored": -4.0}, (-1.3, -1.7, -1.1))
-    monkeypatch.setattr("pipeline.alignment.measure_alignment", lambda shards: shifted)
+    monkeypatch.setattr("pipeline.inspect_command.measure_alignment", lambda shards: shifted)
     assert run(monkeypatch, "inspect", store) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "warning: boxes fit the motion better 1.3 frames earlier (95 %: -1.7 to -1.1)" in out

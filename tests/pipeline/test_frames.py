@@ -7,11 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import simplejpeg
 
 from data_manifests.errors import InputError
-from pipeline.decoding import encode_frame
-from pipeline.frames import Frame, Planes, open_frames
+from pipeline.frames import open_frames
 from tests.pipeline.own_data import moving_square, write_video
 
 AWKWARD = {  # frames, height and width after rotation
@@ -152,66 +150,3 @@ def test_frames_are_decoded_as_they_are_asked_for(tmp_path: Path) -> None:
     kept = first.copy()
     next(frames)
     np.testing.assert_array_equal(first, kept)
-
-
-def exact_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """The RGB that a BT.601 4:2:0 frame stands for, in float64; each chroma sample for its 2 x 2 pixels."""
-    Y, U, V = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].astype(float)
-        for plane in frame.planes
-    )
-    Y = (Y - 16) / 219
-    U, V = (np.kron((c - 128) / 224, np.ones((2, 2)))[: Y.shape[0], : Y.shape[1]] for c in (U, V))
-    rgb = [Y + 2 * (1 - 0.299) * V, Y - 0.344136 * U - 0.714136 * V, Y + 2 * (1 - 0.114) * U]
-    return np.clip(np.stack(rgb, -1) * 255, 0, 255)
-
-
-def as_stored(frame: Frame | Planes) -> np.ndarray:
-    return simplejpeg.decode_jpeg(encode_frame(frame, "jpeg:95")).astype(float)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "decode/bikes.mp4", "decode/carphone_pristine.mp4", "decode/flipping_a_pancake.mkv",
-        "decode/testsrc2_odd_height_and_width_mpeg2.mp4", "ucf101/videos/Biking/v_Biking_g19_c01.avi",
-        "ucf101/videos/Surfing/v_Surfing_g08_c01.avi",
-    ],
-)  # fmt: skip
-def test_planes_are_nearer_to_the_video_than_by_way_of_rgb(name: str, real: Path) -> None:
-    """Both as stored JPEGs, to the exact conversion and to PyAV's quick one, which is a level darker."""
-    source = open_frames(real / name)
-    with av.open(str(real / name)) as container:
-        exact = [exact_rgb(frame) for _, frame in zip(range(8), container.decode(video=0))]
-    for wanted, rgb, planes in zip(exact, source, source.for_jpeg()):
-        assert isinstance(planes, Planes)
-        direct, by_rgb = as_stored(planes), as_stored(rgb)
-        assert direct.shape == rgb.shape
-        assert np.square(direct - wanted).mean() < np.square(by_rgb - wanted).mean()
-        assert abs((direct - wanted).mean()) < 0.3
-        if min(rgb.shape[:2]) > 100:  # a test picture's hard edges do not survive chroma at half the size
-            assert np.abs(direct - rgb).mean() < np.abs(by_rgb - rgb).mean() + 1
-
-
-@pytest.mark.parametrize("name", ["av1_video.mkv", "h264_10bits.mp4", "nasa_13013_rotated.mp4", "video_180.mov"])
-def test_what_jpeg_cannot_take_as_it_is_comes_as_rgb(name: str, real: Path) -> None:
-    """BT.709, 10 bits, rotated."""
-    source = open_frames(real / "decode" / name)
-    for rgb, frame in zip(source, source.for_jpeg()):
-        assert isinstance(frame, np.ndarray)
-        np.testing.assert_array_equal(frame, rgb)
-
-
-def test_planes_of_full_range_are_stored_as_they_are(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "v.avi"), "w") as container:
-        stream = container.add_stream("mjpeg", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for picture in moving_square(2):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    with av.open(str(tmp_path / "v.avi")) as container:
-        wanted = [frame.to_ndarray() for frame in container.decode(video=0)]
-    planes = [
-        np.concatenate([plane.ravel() for plane in frame]) for frame in open_frames(tmp_path / "v.avi").for_jpeg()
-    ]
-    np.testing.assert_array_equal(planes, [frame.ravel() for frame in wanted])

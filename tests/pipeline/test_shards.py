@@ -36,7 +36,7 @@ def test_every_frame_is_the_source_frame_encoded(small_root: Path, small_store: 
         stream, offsets = shard["frames/bytes"][:].tobytes(), shard["frames/offsets"][:]
         row = 0
         for video in pq.read_table(small_store / "shards" / name / "videos.parquet").to_pylist():
-            for frame in open_frames(small_root / video["path"]).for_jpeg():
+            for frame in open_frames(small_root / video["path"]):
                 assert stream[offsets[row] : offsets[row + 1]] == encode_frame(frame, "jpeg:95")
                 row += 1
         assert row == len(offsets) - 1 == shard["frames/crc32c"].shape[0]
@@ -126,7 +126,7 @@ def test_frames_that_change_their_size(tmp_path: Path, monkeypatch: pytest.Monke
         return [*moving_square(4), *moving_square(4, width=80)]
 
     monkeypatch.setattr(decoding, "open_frames", changing)
-    message = refusal(build_small, tmp_path / "d", tmp_path / "s", frames="raw")
+    message = refusal(build_small, tmp_path / "d", tmp_path / "s")
     assert "Run/a changes its frame size at frame 4" in message
     assert "80 x 48" in message
     assert not list((tmp_path / "s").glob(".building/*"))
@@ -192,7 +192,7 @@ def test_opens_with_zarr_and_pyarrow_alone(small_root: Path, small_store: Path, 
     command = [python, "-I", "-c", STRANGER, str(small_store), "Run/v_0", "3"]
     out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
-    frames = list(open_frames(small_root / "videos" / "Run" / "v_0.avi").for_jpeg())
+    frames = list(open_frames(small_root / "videos" / "Run" / "v_0.avi"))
     shape, mean = out.stdout.rsplit(" ", 1)
     assert shape == "(48, 64, 3)"
     seen = simplejpeg.decode_jpeg(encode_frame(frames[3], "jpeg:95"), colorspace="RGB").mean()

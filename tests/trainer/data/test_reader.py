@@ -57,7 +57,7 @@ def test_samples_are_what_zarr_reads(small_root: Path, tmp_path: Path, frames: s
 
 
 def test_frames_of_a_video(small_root: Path, small_store: Path) -> None:
-    frames = open_frames(small_root / "videos/Run/v_4.avi").for_jpeg()
+    frames = open_frames(small_root / "videos/Run/v_4.avi")
     source = [simplejpeg.decode_jpeg(encode_frame(frame, "jpeg:95")) for frame in frames]
     opened = Store.open(small_store)
     assert np.array_equal(opened.frames("Run/v_4", 0, 24), source)
