@@ -153,7 +153,7 @@ def in_parts(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_accumulated_gradients_equal_the_larger_batchs(undisturbed: Path, in_parts: Path) -> None:
     """But for float32's rounding, which grows with the steps."""
-    _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=1e-5)
+    _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=1e-4)
     for ours, theirs in zip(_lines(in_parts), _lines(undisturbed), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
