@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from tests.benchmarks.harness import Row, row, seconds
 from tests.benchmarks.real_store import build_real, real_root
@@ -18,6 +17,7 @@ from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.order import sample_at
 from trainer.data.reader import Store
+from trainer.data.resample import resample
 
 EVERY, WORKERS, BATCH, STEPS, SEED, SAMPLES = 9, 2, 8, 40, 0, 7
 _store: list[Store] = []
@@ -30,10 +30,10 @@ def _open(path: Path) -> None:
 
 def _read(positions: range) -> None:
     store = _store[0]
-    size = store.meta.image_size
     for position in positions:
         place = sample_at(SEED, position, store.clips, store.meta.views)
-        store.resampled(place.clip, place.view, into=np.empty((store.meta.K, size, size, 3), np.uint8))
+        sample = store.sample(place.clip, place.view)
+        resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size)
 
 
 def _steps(batches: Iterator[Batch]) -> float:

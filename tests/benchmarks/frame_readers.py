@@ -116,9 +116,9 @@ def open_readers(store: Store, folder: Path, root: Path, windows: list[Window]) 
     }
 
     def ours() -> None:
-        size = store.meta.image_size
         for window in windows:
-            store.resampled(window.clip, window.view, into=np.empty((K, size, size, 3), np.uint8))
+            sample = store.sample(window.clip, window.view)
+            resample(sample.frames, sample.rectangle, sample.mirrored)
 
     def every(read: Reader) -> Callable[[], None]:
         def call() -> None:

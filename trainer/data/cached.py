@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from trainer.data.cache import ShardCache, manifest_at
-from trainer.data.reader import Sample, Store, Targets
+from trainer.data.reader import Sample, Store
 from trainer.data.shard import open_shard
 from trainer.place import Place, Remote
-
-T = TypeVar("T")
 
 
 class CachedStore(Store):
@@ -29,25 +24,19 @@ class CachedStore(Store):
 
     def sample(self, clip: int, view: int) -> Sample:
         """See `Store.sample`."""
-        return self._mending(self._locate(clip)[0].name, lambda: super(CachedStore, self).sample(clip, view))
-
-    def resampled(
-        self, clip: int, view: int, into: UInt8[ndarray, "K size size 3"]
-    ) -> tuple[Targets, tuple[str, int, int]]:
-        """See `Store.resampled`."""
-        return self._mending(self._locate(clip)[0].name, lambda: super(CachedStore, self).resampled(clip, view, into))
+        try:
+            return super().sample(clip, view)
+        except InputError:
+            self._mend(self._locate(clip)[0].name)
+            return super().sample(clip, view)
 
     def frames(self, video_id: str, start: int, stop: int) -> UInt8[ndarray, "n height width 3"]:
         """See `Store.frames`."""
-        name = self._video[video_id].shard
-        return self._mending(name, lambda: super(CachedStore, self).frames(video_id, start, stop))
-
-    def _mending(self, shard: str, read: Callable[[], T]) -> T:
         try:
-            return read()
+            return super().frames(video_id, start, stop)
         except InputError:
-            self._mend(shard)
-            return read()
+            self._mend(self._video[video_id].shard)
+            return super().frames(video_id, start, stop)
 
     def _mend(self, name: str) -> None:
         self._cache.mend(name)

@@ -18,6 +18,7 @@ from trainer.data.batch import Batch, Rows, collate
 from trainer.data.cached import open_place
 from trainer.data.order import sample_at
 from trainer.data.reader import Store
+from trainer.data.resample import resample
 from trainer.data.workers import read_ahead
 from trainer.place import Place
 
@@ -142,9 +143,10 @@ class Views:
         targets, clips = [], []
         for position, views in zip(self.share.positions(number), pixels, strict=True):
             place = sample_at(self.seed, position, store.clips, store.meta.views)
-            of_view, name = store.resampled(place.clip, place.view, into=views)
-            targets.append(of_view)
-            clips.append(name)
+            sample = store.sample(place.clip, place.view)
+            resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size, into=views)
+            targets.append(sample.targets)
+            clips.append((sample.video_id, sample.first_frame, sample.view))
         return collate(targets, clips)
 
     def _open(self) -> Store:

@@ -27,7 +27,6 @@ from data_manifests.layout import (
     view_heads,
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
-from trainer.data.resample import resample_into
 from trainer.data.shard import Shard, Video, open_shard
 from trainer.place import Place
 
@@ -54,18 +53,6 @@ class Sample(NamedTuple):
     video_id: str
     first_frame: int
     view: int
-
-
-class _Row(NamedTuple):
-    """What is stored of a clip and a view, checked; the clip's frames are the K rows from `first_row` on."""
-
-    shard: Shard
-    video: Video
-    first_row: int
-    first_frame: int
-    rectangle: Int16[np.ndarray, "4"]
-    mirrored: bool
-    targets: Targets
 
 
 class Store:
@@ -132,27 +119,25 @@ class Store:
         Raises:
             InputError: a checksum does not fit, naming shard, array, row and video.
         """
-        row = self._row(clip, view)
-        frames = self._decode(row.shard, row.video, row.first_row, row.first_row + self.meta.K)
-        return Sample(frames, row.rectangle, row.mirrored, row.targets, row.video.video_id, row.first_frame, view)
-
-    def resampled(
-        self, clip: int, view: int, into: UInt8[np.ndarray, "K size size 3"]
-    ) -> tuple[Targets, tuple[str, int, int]]:
-        """Writes one clip as one view shows it, and returns the view's targets and (video_id, first frame, view).
-
-        The pixels are those of `resample(sample.frames, …)`; native frames are dropped one by one.
-
-        Raises:
-            InputError: as `sample`.
-        """
-        row = self._row(clip, view)
-        height, width = row.video.height, row.video.width
-        image = np.empty((height, width, 3), np.uint8)
-        rows = range(row.first_row, row.first_row + self.meta.K)
-        frames = (self._decode_frame(row.shard, row.video, place, image) for place in rows)
-        resample_into(into, frames, (height, width), row.rectangle, row.mirrored)
-        return row.targets, (row.video.video_id, row.first_frame, view)
+        shard, local = self._locate(clip)
+        arrays, row = shard.arrays, local * (1 + self.meta.views) + view
+        clip_row = np.array(
+            [[arrays[f"clips/{name}"][local] for name in ("video", "first_row", "first_frame")]], np.int64
+        )
+        of_view = [arrays[f"views/{name}"][local, view][None, None].copy() for name in VIEWS]
+        begin, end = arrays["targets/offsets"][row : row + 2].tolist()
+        video_row, first_row, first_frame = clip_row[0].tolist()
+        if not 0 <= begin <= end <= len(arrays["targets/prior"]) or not 0 <= video_row < len(shard.videos):
+            raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
+        targets = Targets(*(arrays[f"targets/{name}"][begin:end].copy() for name in Targets._fields))
+        crc = view_crc32c(
+            shard.name, row, view_heads(clip_row, *of_view).tobytes(), [part.tobytes() for part in targets]
+        )
+        if crc != arrays["targets/crc32c"][row]:
+            raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
+        video = shard.videos[video_row]
+        frames = self._decode(shard, video, first_row, first_row + self.meta.K)
+        return Sample(frames, of_view[0][0, 0], bool(of_view[1][0, 0]), targets, video.video_id, first_frame, view)
 
     def frames(self, video_id: str, start: int, stop: int) -> UInt8[np.ndarray, "n height width 3"]:
         """Frames `start` to `stop` of a video, RGB, native size.
@@ -177,49 +162,22 @@ class Store:
         index = bisect_right(self._clip_ends, clip)
         return self._shards[index], clip - (self._clip_ends[index - 1] if index else 0)
 
-    def _row(self, clip: int, view: int) -> _Row:
-        shard, local = self._locate(clip)
-        arrays, row = shard.arrays, local * (1 + self.meta.views) + view
-        clip_row = np.array(
-            [[arrays[f"clips/{name}"][local] for name in ("video", "first_row", "first_frame")]], np.int64
-        )
-        of_view = [arrays[f"views/{name}"][local, view][None, None].copy() for name in VIEWS]
-        begin, end = arrays["targets/offsets"][row : row + 2].tolist()
-        video_row, first_row, first_frame = clip_row[0].tolist()
-        if not 0 <= begin <= end <= len(arrays["targets/prior"]) or not 0 <= video_row < len(shard.videos):
-            raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
-        targets = Targets(*(arrays[f"targets/{name}"][begin:end].copy() for name in Targets._fields))
-        crc = view_crc32c(
-            shard.name, row, view_heads(clip_row, *of_view).tobytes(), [part.tobytes() for part in targets]
-        )
-        if crc != arrays["targets/crc32c"][row]:
-            raise self._damaged(shard, "targets", row, f"clip {local} of the shard, view {view}")
-        video = shard.videos[video_row]
-        return _Row(shard, video, first_row, first_frame, of_view[0][0, 0], bool(of_view[1][0, 0]), targets)
-
     def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
+        offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
         images = np.empty((end - begin, video.height, video.width, 3), np.uint8)
         for image, row in zip(images, range(begin, end), strict=True):
-            self._decode_frame(shard, video, row, image)
+            first, last = offsets[row : row + 2].tolist() if 0 <= row < len(crcs) else (0, -1)
+            encoded = stream[first:last].tobytes() if 0 <= first <= last <= len(stream) else b""
+            if not encoded or frame_crc32c(shard.name, row, encoded) != crcs[row]:
+                raise self._damaged(shard, "frames", row, f"frame {row - video.first_row} of video {video.video_id}")
+            try:
+                if self.meta.frames == "raw":
+                    image[:] = np.frombuffer(encoded, np.uint8).reshape(image.shape)
+                else:
+                    simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=image)
+            except ValueError as error:  # of another size, or no JPEG, and yet with a good checksum: not our writer's
+                raise self._damaged(shard, "frames", row, f"video {video.video_id}, {error}") from error
         return images
-
-    def _decode_frame(
-        self, shard: Shard, video: Video, row: int, image: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "height width 3"]:
-        """Checks and decodes a frame into `image`."""
-        offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
-        first, last = offsets[row : row + 2].tolist() if 0 <= row < len(crcs) else (0, -1)
-        encoded = stream[first:last].tobytes() if 0 <= first <= last <= len(stream) else b""
-        if not encoded or frame_crc32c(shard.name, row, encoded) != crcs[row]:
-            raise self._damaged(shard, "frames", row, f"frame {row - video.first_row} of video {video.video_id}")
-        try:
-            if self.meta.frames == "raw":
-                image[:] = np.frombuffer(encoded, np.uint8).reshape(image.shape)
-            else:
-                simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=image)
-        except ValueError as error:  # of another size, or no JPEG, and yet with a good checksum: not our writer's
-            raise self._damaged(shard, "frames", row, f"video {video.video_id}, {error}") from error
-        return image
 
     def _damaged(self, shard: Shard, array: str, row: int, what: str) -> InputError:
         return InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ def resample(
     rectangle: Integer[np.ndarray, "4"],
     mirrored: bool,
     size: int = 300,
+    into: UInt8[np.ndarray, "K size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "K size size 3"]:
     """The view's pixels at size x size: bilinear, half-pixel centres, no antialiasing; past the frame is the mean.
 
@@ -26,33 +26,17 @@ def resample(
         frames: native RGB frames.
         rectangle: x0 y0 x1 y1, half-open whole pixels, may reach past the frame.
         mirrored: flips the result left to right.
+        into: where to write the result, contiguous; by default a new array.
     """
-    views = np.empty((len(frames), size, size, 3), np.uint8)
-    resample_into(views, frames, frames.shape[1:3], rectangle, mirrored)
-    return views
-
-
-def resample_into(
-    views: UInt8[np.ndarray, "K size size 3"],
-    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
-    shape: tuple[int, int],
-    rectangle: Integer[np.ndarray, "4"],
-    mirrored: bool,
-) -> None:
-    """As `resample`, frame by frame: each may lie where the one before it lay.
-
-    Args:
-        views: where to write the result, contiguous.
-        shape: height and width of each frame.
-    """
-    height, width = shape
+    views = np.empty((len(frames), size, size, 3), np.uint8) if into is None else into
+    height, width = frames.shape[1:3]
     x0, y0, x1, y1 = (int(value) for value in rectangle)
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         for frame, view in zip(frames, views, strict=True):
             _stretch(frame[y0:y1, x0:x1], view, mirrored)
-        return
-    tall, wide, size = y1 - y0, x1 - x0, views.shape[1]
+        return views
+    tall, wide = y1 - y0, x1 - x0
     canvas = _canvas.of(tall, max(wide, size))[:, :wide]
     inside = canvas[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
     source_rows, rows = _reached(bottom - y0, tall, size)
@@ -68,6 +52,7 @@ def resample_into(
                 cv2.flip(view, 1, dst=view)
     finally:
         inside[:] = _canvas.row[: inside.shape[1]]
+    return views
 
 
 def _reached(end: int, length: int, size: int) -> tuple[int, int]:
