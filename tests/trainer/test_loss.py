@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.oracles.loss import dense_targets, plain_loss
 from tests.trainer.sparse_targets import sparse_targets
@@ -123,6 +124,33 @@ def test_a_cross_entropy_is_clamped_as_in_the_original_but_not_its_gradient() ->
     torch.testing.assert_close(losses.conf.item(), MAX_CROSS_ENTROPY, rtol=1e-6, atol=0)
     losses.total.backward()
     assert certain.grad[0, prior, label] == -1
+
+
+class _Largest(TorchDispatchMode):
+    """Values of the largest new tensor that an operator returns."""
+
+    def __init__(self, *inputs: Tensor) -> None:
+        super().__init__()
+        self.values, self._inputs = 0, {tensor.untyped_storage().data_ptr() for tensor in inputs}
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = operator(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self._inputs:
+                self.values = max(self.values, tensor.numel())
+        return out
+
+
+def test_no_array_of_all_clips_scores_or_offsets_is_made() -> None:
+    """At most one clip's scores at a time, and one number a prior."""
+    loc, conf = _outputs(16)
+    positives = (2,) * 16
+    with _Largest(loc, conf) as largest:
+        _loss(loc, conf, positives, sparse_targets(positives, ignored=1))
+    assert largest.values <= max(P * (CLASSES + 1), 16 * P)
+    with _Largest(loc, conf) as largest:
+        plain_loss(loc, conf, dense_targets(16, P, K, sparse_targets(positives)))
+    assert largest.values >= 16 * P * K * 4
 
 
 def test_bfloat16_scores_are_summed_in_float32() -> None:
