@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, machine_fault
 
 READ_AHEAD = 4
 """Batches that each worker has read before they are asked for."""
@@ -106,11 +106,13 @@ class _Team:
             answer = self._pipes[worker].recv()
         except (EOFError, OSError) as error:
             self._processes[worker].join()
-            code = self._processes[worker].exitcode
+            code = self._processes[worker].exitcode or 0
             raise InputError(
                 "a process that reads the store died",
-                found=f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name,
-                todo="resume the run, with fewer --workers if memory is short",
+                found=f"exit code {code}" if code >= 0 else signal.Signals(-code).name,
+                todo="see its message above"
+                if code >= 0
+                else "resume the run, with fewer --workers if memory is short",
             ) from error
         if isinstance(answer, InputError):
             raise answer
@@ -135,10 +137,17 @@ def _work(pipe: Connection, read: Read[Any], block: Tensor, first: int, every: i
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     pixels = block.numpy()
-    with suppress(EOFError, ConnectionError):  # the run is gone
-        for number in itertools.count(first, every):
-            slot = pipe.recv()
-            pipe.send(_answer(read, number, pixels[slot]))
+    for turn, slot in enumerate(_asked(pipe)):
+        answer = _answer(read, first + turn * every, pixels[slot])
+        with suppress(ConnectionError):
+            pipe.send(answer)
+
+
+def _asked(pipe: Connection) -> Iterator[int]:
+    """Slots to fill, until the run is gone."""
+    with suppress(EOFError, ConnectionError):
+        while True:
+            yield pipe.recv()
 
 
 def _answer(read: Read[T], number: int, pixels: np.ndarray) -> T | InputError:
@@ -146,6 +155,11 @@ def _answer(read: Read[T], number: int, pixels: np.ndarray) -> T | InputError:
         return read(number, pixels)
     except InputError as error:  # carried home as a value: a worker's traceback helps nobody
         return error
+    except OSError as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        return fault
 
 
 def _shared(shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
@@ -155,5 +169,5 @@ def _shared(shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
         raise InputError(
             "no shared memory for the batches that are read ahead", found=str(error).splitlines()[0],
             wanted=f"{np.prod(shape, dtype=object) / 1e6:,.0f} MB in /dev/shm",
-            todo="take fewer --workers, or enlarge /dev/shm (docker run --shm-size)",
+            todo="take fewer --workers or a smaller --batch, or enlarge /dev/shm (docker run --shm-size)",
         ) from error  # fmt: skip

@@ -20,6 +20,11 @@ def number_everywhere(number: int, pixels: np.ndarray) -> str:
     return f"batch {number}"
 
 
+def fail(error: Exception, number: int, pixels: np.ndarray) -> str:
+    """Cannot read any batch."""
+    raise error
+
+
 if __name__ == "__main__":
     batches = read_ahead(number_everywhere, (2, 5), workers=1, lent=1)
     next(batches)

@@ -1,5 +1,6 @@
 """Shared memory is never written while it is held; workers end when they should, and not when they should not."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -7,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from data_manifests.errors import InputError
-from tests.trainer.data.numbered import LAST, number_everywhere
+from tests.trainer.data.numbered import LAST, fail, number_everywhere
 from trainer.data.workers import READ_AHEAD, _shared, _Team, read_ahead
 
 SHAPE, LENT = (2, 5), 3
@@ -62,6 +64,20 @@ def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
         list(itertools.islice(batches, LAST))
     assert time.monotonic() - start < 3
     assert set(multiprocessing.active_children()) == before
+
+
+def test_a_full_disk_is_told_of_as_anywhere() -> None:
+    read = partial(fail, OSError(errno.ENOSPC, "full", "/cache/x"))
+    with pytest.raises(InputError, match=r"cannot write or read /cache/x[\s\S]*free some space"):
+        next(read_ahead(read, SHAPE, workers=1, lent=LENT))
+
+
+def test_no_error_passes_for_the_end_of_the_run(capfd: pytest.CaptureFixture) -> None:
+    """A worker ends silently when its pipe breaks, and only then."""
+    read = partial(fail, ConnectionResetError("by the file server"))
+    with pytest.raises(InputError, match=r"died[\s\S]*exit code 1[\s\S]*see its message above"):
+        next(read_ahead(read, SHAPE, workers=1, lent=LENT))
+    assert "ConnectionResetError: by the file server" in capfd.readouterr().err
 
 
 def test_workers_that_have_not_begun() -> None:
