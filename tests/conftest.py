@@ -13,9 +13,8 @@ from tests.browser import Browser
 
 # before torch is imported: one thread a process, here and in the processes that tests start, as bit-equal runs need
 os.environ["OMP_NUM_THREADS"] = "1"
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # in a shell's background; the processes that tests start inherit it
+# a shell's background job ignores Ctrl-C, and the processes that tests start and interrupt would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 _ROOT = Path(__file__).resolve().parent.parent
 
