@@ -70,6 +70,20 @@ class ObjectStore:
         content = self.read(MANIFEST)
         return None if content is None else parse_manifest(content, self._path(MANIFEST))
 
+    def known_manifest(self) -> Manifest:
+        """The store's manifest.
+
+        Raises:
+            InputError: there is no store, or the object store refuses.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise InputError(
+                f"no store at {self.url}", found=f"no {MANIFEST}", wanted="a URL that `python -m pipeline build` built to",
+                todo="check the URL, or build it",
+            )  # fmt: skip
+        return manifest
+
     def put_manifest(self, manifest: Manifest) -> None:
         """Replaces the manifest, in one step, and then its copy."""
         content = manifest_bytes(manifest)

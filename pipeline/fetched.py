@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, SHARDS, data_file
 from data_manifests.manifest import manifest_bytes, write_atomically
 from data_manifests.object_store import ObjectStore
@@ -25,9 +24,7 @@ def fetched(remote: ObjectStore, video_id: str | None) -> Iterator[Path]:
     Raises:
         InputError: there is no store, or the object store refuses.
     """
-    manifest = remote.manifest()
-    if manifest is None:
-        raise InputError(f"no store at {remote.url}", found=f"no {MANIFEST}", todo="check the URL, or build it")
+    manifest = remote.known_manifest()
     names = list(manifest.files)
     for shard, record in manifest.shards.items():
         if video_id is None or video_id in record.videos:

@@ -19,6 +19,7 @@ from data_manifests.card import Card
 from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
+from data_manifests.signals import held_back
 from data_manifests.tables import boxes_of
 from pipeline.annotations import Annotations
 from pipeline.decoding import Decoding
@@ -117,7 +118,7 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
     with _pool(min(workers, len(jobs)), executor) as pool:
         waiting: set[Future[BuiltShard]] = set()
         try:
-            with _interrupts_held_back():
+            with held_back(signal.SIGINT):  # from the workers for good: we end them
                 waiting.update(pool.submit(build_shard, job) for job in jobs)
         except BrokenExecutor as error:
             failures.append(error)
@@ -157,16 +158,6 @@ def _pool(workers: int, executor: Executor | None) -> Iterator[Executor]:
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C comes to us afterwards, and never to the workers started meanwhile: they inherit the mask, and we end them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:

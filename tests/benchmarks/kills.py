@@ -36,14 +36,18 @@ def run(store: Path, out: Path) -> None:
         train(Job(store, out, resume=True), CONFIG, Ranks(0, 1, torch.device("cpu")))
 
 
+def logged(out: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("clips_per_second", "seconds")} for line in lines]
+
+
 def outcome(out: Path) -> dict[str, Any]:
-    """The newest checkpoint, with the log without what depends on the clock."""
+    """The newest checkpoint, and the log."""
     newest = newest_checkpoint(out / "checkpoints")
     assert newest is not None
     assert newest.name == f"step-{CONFIG.iterations:08d}.pt"
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    timeless = [{k: v for k, v in line.items() if k not in ("clips_per_second", "seconds")} for line in lines]
-    return {**read_checkpoint(newest)[0], "log": timeless}
+    return {**read_checkpoint(newest)[0], "log": logged(out)}
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from data_manifests.errors import InputError
+from tests.benchmarks.kills import logged
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
@@ -52,11 +53,6 @@ def _content(out: Path, name: str = "") -> dict:
     path = folder / name if name else newest_checkpoint(folder)
     assert path is not None
     return read_checkpoint(path)[0]
-
-
-def _lines(out: Path) -> list[dict]:
-    timeless = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("clips_per_second", "seconds")} for line in timeless]
 
 
 def _assert_same(a: dict, b: dict, within: float = 0.0) -> None:
@@ -121,22 +117,22 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     stop_at(-1, _raise)
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
-    assert _lines(tmp_path) == _lines(undisturbed)
-    assert [line["step"] for line in _lines(tmp_path)] == [4, 6]
+    assert logged(tmp_path) == logged(undisturbed)
+    assert [line["step"] for line in logged(tmp_path)] == [4, 6]
 
 
 def test_it_can_be_reported(undisturbed: Path, tmp_path: Path) -> None:
     run = read_run(undisturbed)
     assert run.config == json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(CONFIG, ema=0.9))))
     assert dict(run.about)["processes"] == "1 x cpu"
-    assert [value for _, value in series(run)["loss"]] == [line["loss"] for line in _lines(undisturbed)]
+    assert [value for _, value in series(run)["loss"]] == [line["loss"] for line in logged(undisturbed)]
     (undisturbed / "run.json").rename(tmp_path / "run.json")
     assert read_run(undisturbed).config == run.config, "without the record, from a checkpoint"
     (tmp_path / "run.json").rename(undisturbed / "run.json")
 
 
 def test_the_rate_follows_its_schedule(undisturbed: Path) -> None:
-    assert [line["base_lr"] for line in _lines(undisturbed)] == pytest.approx([1e-5, 1e-6])
+    assert [line["base_lr"] for line in logged(undisturbed)] == pytest.approx([1e-5, 1e-6])
 
 
 @pytest.mark.parametrize("setting", ["", "channels_last", "amp"])
@@ -145,7 +141,7 @@ def test_it_learns(setting: str, tiny_store: Path, tmp_path: Path) -> None:
     _train(
         tiny_store, tmp_path, iterations=12, batch=2, milestones=(), base_lr=1e-3, log_every=6, save_every=12, **chosen
     )
-    first, last = (line["loss"] for line in _lines(tmp_path))
+    first, last = (line["loss"] for line in logged(tmp_path))
     assert last < 0.9 * first
 
 
@@ -158,7 +154,7 @@ def in_parts(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_accumulated_gradients_equal_the_larger_batchs(undisturbed: Path, in_parts: Path) -> None:
     """But for float32's rounding, which grows with the steps."""
     _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=1e-4)
-    for ours, theirs in zip(_lines(in_parts), _lines(undisturbed), strict=True):
+    for ours, theirs in zip(logged(in_parts), logged(undisturbed), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
 
@@ -173,7 +169,7 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_weights(
     stop_at(-1, _raise)
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
-    assert _lines(tmp_path) == _lines(undisturbed)
+    assert logged(tmp_path) == logged(undisturbed)
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_clips_and_last_good_checkpoint(
@@ -221,7 +217,7 @@ def test_the_best_checkpoint_is_kept_whatever_comes_after(
 
 def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
     _train(tiny_store, tmp_path, iterations=1, val_store=tiny_store)
-    scored = [line for line in _lines(tmp_path) if "val_frame_map" in line]
+    scored = [line for line in logged(tmp_path) if "val_frame_map" in line]
     assert len(scored) == 1
     assert 0 <= scored[0]["val_frame_map"] <= 1
     assert 0 <= scored[0]["val_video_map"] <= 1
@@ -330,7 +326,7 @@ def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     ended = _on_two_ranks(_command(tiny_store, tmp_path, ema=0.9))
     assert [rank.returncode for rank in ended] == [0, 0], ended
     _assert_same(_content(tmp_path), _content(in_parts))
-    for ours, theirs in zip(_lines(tmp_path), _lines(in_parts), strict=True):
+    for ours, theirs in zip(logged(tmp_path), logged(in_parts), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
     newest = tmp_path / "checkpoints/step-00000006.pt"
@@ -384,7 +380,7 @@ def test_it_learns_compiled(tiny_store: Path, tmp_path: Path) -> None:
         tiny_store, tmp_path, iterations=12, milestones=(), base_lr=1e-3, log_every=6, save_every=12, compile=True
     )
     subprocess.run([sys.executable, "-c", COMPILED, *options[3:]], cwd=ROOT, check=True, capture_output=True)
-    first, last = (line["loss"] for line in _lines(tmp_path))
+    first, last = (line["loss"] for line in logged(tmp_path))
     assert last < 0.9 * first
 
 
@@ -433,4 +429,4 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed:
     running.wait()
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
-    assert _lines(tmp_path) == _lines(undisturbed)
+    assert logged(tmp_path) == logged(undisturbed)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, SHARDS, digest
-from data_manifests.manifest import Files, Manifest, check_file, manifest_bytes, write_atomically
+from data_manifests.manifest import Files, check_file, manifest_bytes, write_atomically
 from data_manifests.object_store import ObjectStore
 from trainer.place import Remote
 
@@ -40,7 +40,7 @@ class ShardCache:
             InputError: there is no store, or the object store refuses.
         """
         self.place, self._remote = place, ObjectStore(place.url)
-        self.manifest = manifest_at(self._remote)
+        self.manifest = self._remote.known_manifest()
         self.folder = place.cache / digest([self._remote.url, manifest_bytes(self.manifest).decode()])[:16]
         place.cache.mkdir(parents=True, exist_ok=True)
         with self._alone():
@@ -148,21 +148,6 @@ class ShardCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             shutil.rmtree(self.folder / FETCHING, ignore_errors=True)  # a killed process left it
             yield
-
-
-def manifest_at(remote: ObjectStore) -> Manifest:
-    """The manifest of a remote store.
-
-    Raises:
-        InputError: there is none, or the object store refuses.
-    """
-    manifest = remote.manifest()
-    if manifest is None:
-        raise InputError(
-            f"no store at {remote.url}", found=f"no {MANIFEST}", wanted="a URL that `python -m pipeline build` built to",
-            todo="check the URL of --store, or build it",
-        )  # fmt: skip
-    return manifest
 
 
 def _users(folder: Path) -> Path:

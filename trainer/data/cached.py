@@ -7,7 +7,7 @@ from numpy import ndarray
 
 from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
-from trainer.data.cache import ShardCache, manifest_at
+from trainer.data.cache import ShardCache
 from trainer.data.reader import Sample, Store
 from trainer.data.shard import open_shard
 from trainer.place import Place, Remote
@@ -52,4 +52,4 @@ def open_place(place: Place, split: str | None = None) -> Store:
 
 def splits_at(place: Remote) -> list[str]:
     """The splits that a remote store has; none of its shards is fetched."""
-    return sorted({record.split for record in manifest_at(ObjectStore(place.url)).shards.values()})
+    return sorted({record.split for record in ObjectStore(place.url).known_manifest().shards.values()})

@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from data_manifests.errors import InputError, machine_fault
+from data_manifests.signals import held_back
 
 READ_AHEAD = 4
 """Batches that each worker has read before they are asked for."""
@@ -59,10 +60,9 @@ def read_ahead(
                 team.ask(number + len(placed), slot)
                 placed.append(slot)
             answer = team.answer(number)
-            frames, slot = pixels[placed[0]], placed[0]
-            held = slots - len(placed) - len(free)
-            placed.popleft()
-            if held < lent:
+            slot = placed.popleft()
+            frames = pixels[slot]
+            if slots - len(placed) - len(free) <= lent:
                 weakref.finalize(frames, free.append, slot).atexit = False
             else:
                 frames = frames.copy()
@@ -82,8 +82,7 @@ class _Team:
         spawn = multiprocessing.get_context("spawn")
         resource_tracker.ensure_running()  # starting it unblocks the signals
         atexit.register(self.end)  # before multiprocessing's own, which would send SIGTERM and wait for ever
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SENT_TO_ALL)
-        try:
+        with held_back(*_SENT_TO_ALL):
             for first in range(count):
                 ours, theirs = spawn.Pipe()
                 self._pipes.append(ours)
@@ -91,8 +90,6 @@ class _Team:
                     process = spawn.Process(target=_work, args=(theirs, read, block, first, count), daemon=True)
                     process.start()
                 self._processes.append(process)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def ask(self, number: int, slot: int) -> None:
         """For a batch, to be written into a slot."""
@@ -130,7 +127,7 @@ class _Team:
 
 
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Blocked from birth, as a new process inherits it."""
+"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from birth."""
 
 
 def _work(pipe: Connection, read: Read[Any], block: Tensor, first: int, every: int) -> None:
