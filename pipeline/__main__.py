@@ -53,7 +53,9 @@ def cli() -> None:
 def _what_to_build(command: Any) -> Any:
     """The options that `plan` and `build` share: all that decides a store's content."""
     options = [
-        click.option("--dataset", required=True, help="ucf101, demo, or the path of a card (.toml)."),
+        click.option(
+            "--dataset", required=True, help="ucf101, jhmdb21, ucfsports, multisports, demo, or a card's path (.toml)."
+        ),
         click.option("--root", type=_HERE, help="Folder of the videos and annotations (demo: made there)."),
         click.option("--split", type=click.Choice(["train", "test"]), help="Only this split. [default: all]"),
         click.option("--train-list", type=_HERE, help="File of video ids, one a line: only these training videos."),
@@ -281,7 +283,9 @@ def report(store: Path, out: Path | None) -> None:
 @click.argument("place", metavar="STORE")
 @click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
 @click.option("--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes.")
-@click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
+@click.option(
+    "--dataset", help="With --repair: ucf101, jhmdb21, ucfsports, multisports, demo, or a card's path (.toml)."
+)
 @click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
 @click.option("--scratch", type=_HERE, help="With --repair of a URL: the folder that it was built in.")
 @click.option("--workers", default=0, help="Processes. [default: all cores]")
