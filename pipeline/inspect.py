@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from data_manifests.manifest import load_manifest
 from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
 from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
-from pipeline.verify import Finding, verify
+from pipeline.verify import verify
 
 
-def describe_store(store: Path, find: Callable[[Path], list[Finding]] = verify) -> dict[str, Any]:
+def describe_store(store: Path) -> dict[str, Any]:
     """What a store holds, for a person or a machine.
-
-    Args:
-        find: finds what is wrong in it.
 
     Raises:
         InputError: there is no store, or one of the files that are read is damaged.
@@ -63,7 +59,7 @@ def describe_store(store: Path, find: Callable[[Path], list[Finding]] = verify) 
         "rules": rules,
         "skipped": len(manifest.skipped),
         "unfinished": manifest.unfinished,
-        "health": [str(finding) for finding in find(store) if finding.shard not in manifest.unfinished],
+        "health": [str(finding) for finding in verify(store) if finding.shard not in manifest.unfinished],
     }
 
 

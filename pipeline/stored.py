@@ -19,8 +19,12 @@ from PIL import Image
 from data_manifests.errors import InputError
 from data_manifests.layout import SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
+from data_manifests.object_store import ObjectStore
 from data_manifests.tables import boxes_of
 from pipeline.reconcile import Tube
+
+FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
+"""A shard's frames, one encoded image after another."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,13 @@ class StoredVideo:
 
 
 class StoredShard:
-    """One built shard. Arrays are read when they are asked for."""
+    """One built shard. Arrays are read when they are asked for; the frames from `remote`, if the folder lacks them."""
 
-    def __init__(self, store: Path, name: str, settings: Settings, record: ShardRecord) -> None:
+    def __init__(
+        self, store: Path, name: str, settings: Settings, record: ShardRecord, remote: ObjectStore | None = None
+    ) -> None:
         self.name, self.settings, self.split, self.files = name, settings, record.split, record.files or {}
-        self.folder = store / SHARDS / name
+        self.folder, self._remote = store / SHARDS / name, remote
         self.group: Any = zarr.open_group(self.folder, mode="r")
 
     def __getitem__(self, array: str) -> np.ndarray:
@@ -92,7 +98,7 @@ class StoredShard:
         """
         rows = slice(video.first_row + start, video.first_row + stop)
         offsets = self.group["frames/offsets"][rows.start : rows.stop + 1]
-        content = self.group["frames/bytes"][offsets[0] : offsets[-1]].tobytes()
+        content = self._stream(*offsets[[0, -1]].tolist())
         sums = self.group["frames/crc32c"][rows].tolist()
         ends = (offsets - offsets[0]).tolist()
         frames = [content[begin:end] for begin, end in zip(ends, ends[1:])]
@@ -109,6 +115,12 @@ class StoredShard:
         if self.settings.frames == "raw":
             return [np.frombuffer(frame, np.uint8).reshape(video.height, video.width, 3) for frame in encoded]
         return [np.asarray(Image.open(io.BytesIO(frame))) for frame in encoded]
+
+    def _stream(self, begin: int, end: int) -> bytes:
+        if self._remote is None:
+            content: bytes = self.group["frames/bytes"][begin:end].tobytes()
+            return content
+        return self._remote.read(f"{SHARDS}/{self.name}/{FRAMES_FILE}", begin, end) or b""
 
     def clip_starts(self, video: StoredVideo) -> tuple[Integer[np.ndarray, " C"], Integer[np.ndarray, " C"]]:
         """The rows of a video's clips in the shard, and their first frames in the video."""
@@ -131,8 +143,13 @@ def read_settings(store: Path) -> Settings:
     return Settings.from_json(zarr.open_group(store, mode="r").attrs["settings"])  # type: ignore[arg-type]
 
 
-def built_shards(store: Path, manifest: Manifest | None = None) -> Iterator[StoredShard]:
+def built_shards(
+    store: Path, manifest: Manifest | None = None, remote: ObjectStore | None = None
+) -> Iterator[StoredShard]:
     """Every shard that is built, by name.
+
+    Args:
+        remote: where the frames are, if the folder has all but them.
 
     Raises:
         InputError: there is no store, or it cannot be read.
@@ -141,7 +158,7 @@ def built_shards(store: Path, manifest: Manifest | None = None) -> Iterator[Stor
     settings = read_settings(store)
     for name, record in sorted(manifest.shards.items()):
         if record.files is not None:
-            yield StoredShard(store, name, settings, record)
+            yield StoredShard(store, name, settings, record, remote)
 
 
 def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
