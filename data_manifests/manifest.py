@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_manifests.errors import InputError
-from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, check_version, digest, file_crc32c
+from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, TABLES, check_version, digest, file_crc32c
 
 _UNFINISHED = re.compile(r"\..+\.\d+\.new")
 
@@ -67,6 +67,13 @@ class Manifest:
     def unfinished(self) -> list[str]:
         """Names of the shards that are planned and not built."""
         return [name for name, record in self.shards.items() if record.files is None]
+
+    @property
+    def lacks(self) -> str:
+        """What is to be built before the store can be read, in words; "" if it is finished."""
+        if self.unfinished:
+            return f"{len(self.unfinished)} of {len(self.shards)} shards"
+        return "" if self.files.keys() >= set(TABLES.values()) else "the tables"
 
     def with_shard(self, name: str, record: ShardRecord) -> Manifest:
         """The same manifest with one shard's record replaced."""

@@ -84,7 +84,7 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
     """
     manifest, findings = best_manifest(store)
     total = sum(f.size for files in all_files(manifest).values() for f in files.values())
-    known = {MANIFEST, MANIFEST_COPY, LOCK}
+    known = {MANIFEST, MANIFEST_COPY, LOCK, *TABLES.values()}
     for folder, files in all_files(manifest).items():
         for path, record in files.items():
             name = f"{folder}{path}"
@@ -94,7 +94,7 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
                 findings += findings_of(store, folder, path, what, manifest, deep=deep)
             if progress is not None:
                 progress(record.size, total)
-    findings += [Finding("planned, not built: run its build again", f"{SHARDS}/{n}", n) for n in manifest.unfinished]
+    findings += unfinished_parts(manifest, "planned, not built: run its build again")
     findings += _strangers(store, known)
     return findings
 
@@ -106,6 +106,12 @@ def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manife
     if what == DAMAGED and shard and deep and array:
         return _rows(store, shard, array, folder + path, manifest.shards[shard], manifest)
     return [Finding(what, folder + path, shard, array)]
+
+
+def unfinished_parts(manifest: Manifest, what: str) -> list[Finding]:
+    """The shards, and the tables of all shards, that are planned only."""
+    tables = [Finding(what, path) for path in TABLES.values() if path not in manifest.files]
+    return [Finding(what, f"{SHARDS}/{name}", name) for name in manifest.unfinished] + tables
 
 
 def is_small(folder: str, path: str) -> bool:

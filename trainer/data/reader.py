@@ -73,11 +73,11 @@ class Store:
         self.path = path
         self.place: Place = path
         manifest = load_manifest(path)
-        if manifest.unfinished:
+        if manifest.lacks:
             raise InputError(
                 f"the store at {path} is not finished",
-                found=f"{len(manifest.unfinished)} of {len(manifest.shards)} shards are to be built",
-                todo="run its `python -m pipeline build` again; it goes on from there",
+                found=f"{manifest.lacks} are to be built",
+                todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
             )
         self.meta = _read_settings(path, manifest)
         self.priors: Float32[np.ndarray, "P 4"] = _read_priors(path, manifest)
