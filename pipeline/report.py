@@ -46,7 +46,8 @@ def report_data(store: Path, watch: Watch = iter, remote: ObjectStore | None = N
     Raises:
         InputError: there is no store, or a frame that is shown is damaged.
     """
-    manifest, settings = load_manifest(store), read_settings(store)
+    manifest = load_manifest(store)
+    settings = read_settings(manifest)
     shards = list(built_shards(store, manifest, remote))
     census, strangest = Census(settings), Strangest(settings.K, settings.image_size)
     rules: dict[str, list[str]] = {}
