@@ -18,11 +18,10 @@ from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, data_file, frame_crc32c, row_shape
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c, row_shape
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
 from data_manifests.tables import boxes_of
-from pipeline.images import MAX_PIXELS
 from pipeline.reconcile import Tube
 
 FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
@@ -137,7 +136,7 @@ class StoredShard:
             height, width = simplejpeg.decode_jpeg_header(frame)[:2]
         except ValueError:
             return False
-        return (width, height) == (video.width, video.height) and width * height <= MAX_PIXELS
+        return (width, height) == (video.width, video.height) and width * height <= MOST_PIXELS
 
     @cached_property
     def _offsets(self) -> Integer[np.ndarray, " F_and_1"]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, data_file, row_shape
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, row_shape
 from data_manifests.manifest import Files, check_file
 
 
@@ -61,6 +61,14 @@ def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shar
         Video(row["video_id"], row["frames"], row["width"], row["height"], name, note["first_row"])
         for row, note in zip(rows, attributes["videos"], strict=True)
     )
+    absurd = [video for video in videos if not 0 < video.width * video.height <= MOST_PIXELS]
+    if absurd:
+        raise InputError(
+            f"{folder} tells of frames that no build makes",
+            found=f"{absurd[0].width} x {absurd[0].height}, of {absurd[0].video_id}",
+            wanted=f"at most {MOST_PIXELS:,} pixels",
+            todo="python -m pipeline verify STORE --repair",
+        )
     return Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
 
 
