@@ -199,7 +199,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         claimed = raw.pop("digest")
         if claimed != digest(raw):
             raise ValueError("its digest does not fit its content")
-        shards = {_plain(name): _shard(record) for name, record in raw["shards"].items()}
+        shards = {plain_path(name): _shard(record) for name, record in raw["shards"].items()}
         return Manifest(raw["settings_digest"], raw["attributes"], shards, raw["skipped"], _files(raw["files"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -227,10 +227,11 @@ def _shard(raw: dict[str, Any]) -> ShardRecord:
 
 
 def _files(raw: dict[str, Any]) -> Files:
-    return {_plain(name): FileRecord(**record) for name, record in raw.items()}
+    return {plain_path(name): FileRecord(**record) for name, record in raw.items()}
 
 
-def _plain(name: str) -> str:
+def plain_path(name: str) -> str:
+    """A path below a folder as it is. Raises ValueError if it leads out of it."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise ValueError(f"the path {name!r} leads out of the store")

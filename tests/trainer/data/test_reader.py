@@ -196,14 +196,22 @@ def test_priors_that_are_not_the_settings(store: Path) -> None:
     assert "does not hold the priors of the settings" in refusal(Store.open, store)
 
 
-def test_videos_that_tell_of_huge_frames(store: Path) -> None:
-    """Memory is made for a clip's frames before the first is looked at."""
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"width": 2**30}, "frames of 1073741824 x 48, of Run/v_0"),
+        ({"video_id": "../../victim"}, "the path '../../victim' leads out"),
+        ({"video_id": "/victim"}, "the path '/victim' leads out"),
+    ],
+)
+def test_videos_that_no_build_makes(store: Path, changed: dict[str, object], told: str) -> None:
+    """Memory is made for a clip's frames before the first is looked at; an evaluation names its files by video."""
     place = store / "shards/train-00000/videos.parquet"
     table = pq.read_table(place)
-    sides = pa.array([2**30] * table.num_rows, table.schema.field("width").type)
-    pq.write_table(table.set_column(table.schema.get_field_index("width"), table.schema.field("width"), sides), place)
+    rows = table.to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0] | changed, *rows[1:]], table.schema), place)
     resign(store, "train-00000")
-    assert "1073741824 x 48, of Run/v_0" in refusal(Store.open, store)
+    assert told in refusal(Store.open, store)
 
 
 def test_an_unfinished_store(store: Path) -> None:
