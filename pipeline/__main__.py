@@ -261,20 +261,20 @@ def inspect(
 
 
 @cli.command()
-@click.argument("store", type=_HERE)
-@click.option("-o", "--out", type=_HERE, help="Where to write the page. [default: STORE.html, beside the store]")
-def report(store: Path, out: Path | None) -> None:
+@click.argument("place", metavar="STORE")
+@click.option(
+    "-o", "--out", type=_HERE, help="Where to write the page. [default: STORE.html, beside a store in a folder]"
+)
+def report(place: str, out: Path | None) -> None:
     """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips.
 
     \b
     python -m pipeline report stores/ucf101 -o ucf101.html
+    python -m pipeline report s3://bucket/ucf101     # of the frames, those that are shown or measured are fetched
     """
-    from pipeline.report import write_report
-    from pipeline.summary import watched
+    from pipeline.inspect_command import report_place
 
-    place = store.resolve()
-    page = write_report(store, out or place.parent / f"{place.name}.html", lambda shards: watched(shards, "reading"))
-    click.echo(f"report: {page}")
+    click.echo(f"report: {report_place(place, out)}")
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from data_manifests.layout import Settings
 from data_manifests.manifest import load_manifest, write_atomically
+from data_manifests.object_store import ObjectStore
 from data_manifests.priors import prior_shapes
 from pipeline.alignment import Alignment, measure_alignment
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS, SIZES, Census
@@ -36,14 +37,18 @@ Watch = Callable[[Sequence[StoredShard]], Iterable[StoredShard]]
 """Hands on the shards as they are read; it may show how far it is."""
 
 
-def report_data(store: Path, watch: Watch = iter) -> dict[str, Any]:
+def report_data(store: Path, watch: Watch = iter, remote: ObjectStore | None = None) -> dict[str, Any]:
     """All that the page shows, for JSON.
+
+    Args:
+        remote: where the frames are, if the folder has all but them.
 
     Raises:
         InputError: there is no store, or a frame that is shown is damaged.
     """
-    manifest, settings = load_manifest(store), read_settings(store)
-    shards = list(built_shards(store, manifest))
+    manifest = load_manifest(store)
+    settings = read_settings(manifest)
+    shards = list(built_shards(store, manifest, remote))
     census, strangest = Census(settings), Strangest(settings.K, settings.image_size)
     rules: dict[str, list[str]] = {}
     for shard in watch(shards):
@@ -75,9 +80,9 @@ def report_data(store: Path, watch: Watch = iter) -> dict[str, Any]:
     }
 
 
-def write_report(store: Path, page: Path, watch: Watch = iter) -> Path:
-    """Writes the page, whole or not at all. Raises as `report_data`."""
-    data = json.dumps(report_data(store, watch), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+def write_report(store: Path, page: Path, watch: Watch = iter, remote: ObjectStore | None = None) -> Path:
+    """Writes the page, whole or not at all. Arguments and errors as of `report_data`."""
+    data = json.dumps(report_data(store, watch, remote), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page

@@ -8,10 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, MANIFEST_COPY, SHARDS, file_crc32c
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES, file_crc32c
 from data_manifests.manifest import check_file, load_manifest
 from data_manifests.object_store import ObjectStore
-from pipeline.verify import DAMAGED, STRANGE, Finding, all_files, best_manifest, findings_of, is_small
+from pipeline.verify import (
+    DAMAGED,
+    STRANGE,
+    Finding,
+    all_files,
+    best_manifest,
+    findings_of,
+    is_small,
+    unfinished_parts,
+)
 
 
 def verify_remote(remote: ObjectStore, *, deep: bool = False) -> list[Finding]:
@@ -68,7 +77,7 @@ def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: P
     remote.get(copies, scratch)
     manifest, wrong = best_manifest(scratch)
     yield from wrong
-    known = {MANIFEST, MANIFEST_COPY}
+    known = {MANIFEST, MANIFEST_COPY, *TABLES.values()}
     for folder, files in all_files(manifest).items():
         fetched = []
         for path, record in files.items():
@@ -85,5 +94,5 @@ def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: P
                 yield from findings_of(scratch, folder, path, DAMAGED, manifest, deep=deep)
         if folder:
             shutil.rmtree(scratch / folder, ignore_errors=True)
-    yield from (Finding("planned, not uploaded", f"{SHARDS}/{name}", name) for name in manifest.unfinished)
+    yield from unfinished_parts(manifest, "planned, not uploaded")
     yield from (Finding(STRANGE, name) for name in sorted(sizes.keys() - known))

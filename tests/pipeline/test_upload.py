@@ -70,6 +70,27 @@ def test_a_store_at_a_url_is_inspected(s3: str, small_store: Path, tmp_path: Pat
     assert "--scratch" in str(run("inspect", url, "--browse").exception)
 
 
+def test_the_page_of_a_store_at_a_url_is_that_of_its_folder(
+    s3: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the frames, those alone are fetched that are shown or measured."""
+    url, remote = f"{s3}/reported", ObjectStore(f"{s3}/reported")
+    upload(small_store, remote)
+    asked, real = [], ObjectStore.get
+    monkeypatch.setattr(ObjectStore, "get", lambda self, names, to: asked.extend(names) or real(self, names, to))
+    monkeypatch.chdir(tmp_path)
+    assert "report: reported.html" in run("report", url).output
+    run("report", small_store, "-o", "here.html")
+    assert Path("reported.html").read_bytes() == Path("here.html").read_bytes()
+    assert len(asked) == len(set(asked)) > 10
+    assert not [name for name in asked if "frames/bytes/c" in name]
+    content = bytearray((small_store / FRAMES).read_bytes())
+    content[40] ^= 1
+    put_bytes(url, FRAMES, bytes(content))
+    assert "test-00000: frame row 0 is damaged" in str(run("report", url, "-o", "damaged.html").exception)
+    assert not Path("damaged.html").exists()
+
+
 def test_puts_that_fail(
     s3: str, small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
