@@ -125,12 +125,12 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def join(self, mine: dict[int, VideoFindings]) -> dict[int, VideoFindings]:
-        """What all ranks found, on every rank."""
+    def gather(self, mine: dict[int, VideoFindings]) -> dict[int, VideoFindings]:
+        """What all ranks found, on the first; the others keep theirs. With NCCL it passes through the GPUs' memory."""
         if self.world == 1:
             return mine
-        parts: list[dict[int, VideoFindings]] = [{} for _ in range(self.world)]
-        dist.all_gather_object(parts, mine)
+        parts: list[dict[int, VideoFindings]] = [mine] * self.world
+        dist.gather_object(mine, parts if self.rank == 0 else None)
         return {place: findings for part in parts for place, findings in part.items()}
 
     def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def find_all(
                 progress(video_ids[place], done, len(video_ids))
     ranks.wait()
     if folder is None:
-        found = ranks.join(found)
+        found = ranks.gather(found)
     if ranks.rank != 0:
         return None
     if folder is not None:
