@@ -11,13 +11,15 @@ from jaxtyping import Bool, Float32, Int16, Int64, Integer, UInt8, UInt16, UInt6
 from data_manifests.errors import InputError
 from data_manifests.kernel import kernel
 from data_manifests.layout import IGNORED
-from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
+from pipeline.matching import MatchRule, PriorGrid, encode_rows, match_rows
 from pipeline.philox import video_key
+from pipeline.prior_search import make_scratch
 from pipeline.views import draw_view, project, whole_frame
 
 MAX_TUBES_OF_CLIP = 64
 """A view's fate of its tubes is stored as bits."""
-MAX_TUBES_OF_VIDEO = 255
+NO_TUBE = MAX_TUBES_OF_VIDEO = 255
+"""`NO_TUBE` stands for the tube of an ignored prior."""
 MAX_SIDE = 8191
 """Of a frame: the rectangle of a view reaches 4 sides far and is stored as int16."""
 _ROWS = 16_384
