@@ -32,6 +32,7 @@ from trainer.detection.find import Detector
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
 from trainer.model import ActNet
+from trainer.peers import Peers
 from trainer.prepare import Job
 
 LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
@@ -108,7 +109,7 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.evaluation.evaluate_store = evaluate  # type: ignore[assignment]
     job = Job(Path("store"), Path("out"), val_store=Path("val"))
     trainer.training._validate(model, job, ranks, None, 1)
-    gathered = trainer.evaluation.Ranks.here().gather({rank: rank})  # type: ignore[dict-item]
+    gathered = Peers.here().gather({rank: rank})
     tell.send((validated, [ranks.agree(5), ranks.agree(rank)], gathered))
 
 
