@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_clips_and_last_good_checkpoin
     assert "step-00000001.pt" in stopped.value.todo
     newest = newest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None
-    assert newest.name == "step-00000001.pt"
+    assert newest.name == (tmp_path / "checkpoints/last.pt").resolve().name == "step-00000001.pt"
     assert all(value.isfinite().all() for value in read_checkpoint(newest)[0]["model"].values())
 
 
@@ -235,6 +235,25 @@ def test_a_run_killed_between_its_newest_and_its_best_checkpoint_loses_neither(
     monkeypatch.setattr("trainer.training.save_checkpoint", save_checkpoint)
     _train(tiny_store, tmp_path, resume=True, **changed)
     assert read_checkpoint(tmp_path / "checkpoints/best.pt")[1].best == 0.5
+
+
+def test_a_run_killed_before_it_linked_its_last_checkpoint_links_it(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    last = tmp_path / "checkpoints/last.pt"
+
+    def killed(path: Path) -> None:
+        path.with_suffix(".link").symlink_to(path.name)
+        raise _Stopped
+
+    with monkeypatch.context() as at_link:
+        at_link.setattr("trainer.training.link_last", killed)
+        with pytest.raises(_Stopped):
+            _train(tiny_store, tmp_path, iterations=1)
+    assert not last.exists()
+    _train(tiny_store, tmp_path, iterations=1, resume=True)
+    assert last.resolve().name == "step-00000001.pt"
+    assert not list(last.parent.glob("*.link"))
 
 
 def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
@@ -284,6 +303,7 @@ def test_a_resumed_run_keeps_where_its_weights_came_from(tiny_store: Path, undis
     assert "file step-" in told
     _train(tiny_store, tmp_path, resume=True, iterations=2)
     assert (tmp_path / "weights.txt").read_text() == told
+    assert json.loads((tmp_path / "run.json").read_text())["init"] == str(first)
 
 
 def test_a_run_is_not_overwritten(tiny_store: Path, undisturbed: Path) -> None:
