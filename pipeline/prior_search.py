@@ -53,6 +53,7 @@ def iou(a, b):
 @kernel
 @no_type_check
 def mean_iou(prior, boxes):
+    """The overlap of a prior (4,) and a tube's boxes (K, 4): the mean over the K frames of their IoU."""
     total = np.float32(0)
     for k in range(len(boxes)):
         total += iou(prior, boxes[k])
@@ -134,6 +135,7 @@ def _visit(boxes, g, t, lowest, taken, grid, scratch, touched):
 @kernel
 @no_type_check
 def contains(values, value):
+    """Whether a value is among some."""
     for other in values:  # noqa: SIM110  (numba has no any())
         if other == value:
             return True

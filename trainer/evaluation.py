@@ -196,6 +196,7 @@ def evaluate_store(
 
 
 def metrics_of(evaluation: Evaluation, model: ActNet, store: Store, protocol: Protocol) -> dict[str, Any]:
+    """The dictionary of `metrics.json`: the figures, and what they are of."""
     origin = Origin.of(model, store.content_digest, protocol)
     return figures(evaluation, protocol) | {
         "classes": evaluation.classes,

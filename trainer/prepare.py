@@ -123,7 +123,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         )
     network: Any = model
     if ranks.count > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
     if config.compile:
         network = torch.compile(network)
     network.train()
