@@ -131,6 +131,9 @@ def find_all(
     video's findings are written to `out/detections` as soon as they are there, and what is found there is not computed
     again; without, they are sent to rank 0 in the end.
 
+    Args:
+        progress: called when this rank is done with a video: its id, how many videos all ranks have taken, and all.
+
     Raises:
         InputError: the checkpoint does not fit the store, its output is not finite, or a file in `out` is damaged or
             of another evaluation.
@@ -145,7 +148,7 @@ def find_all(
     detector = Detector(model, priors, store.meta.variances, device, protocol.detection)
     found: dict[int, VideoFindings] = {}
     with _same_bits_on_any_rank(model):
-        for done, place in enumerate(peers.take(longest_first(truth.frames)), start=1):
+        for taken, place in peers.take(longest_first(truth.frames)):
             findings = read_findings(folder, video_ids[place], origin) if folder else None
             if findings is None:
                 findings = _find(detector, store, place, truth, protocol)
@@ -154,7 +157,7 @@ def find_all(
             if peers.rank == 0 or folder is None:
                 found[place] = findings
             if progress:
-                progress(video_ids[place], done, len(video_ids))
+                progress(video_ids[place], taken, len(video_ids))
     peers.wait()
     if folder is None:
         found = peers.gather(found)

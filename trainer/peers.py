@@ -28,15 +28,18 @@ class Peers:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls(0, 1)
 
-    def take(self, places: list[int]) -> Iterator[int]:
-        """Each place is given to one of the ranks, the next one to whoever asks first. All ranks give the same ones."""
+    def take(self, places: list[int]) -> Iterator[tuple[int, int]]:
+        """Each place goes to one of the ranks, the next one to whoever asks first; with it, how many went to any rank.
+
+        All ranks call it with the same places.
+        """
         if self.world == 1:
-            yield from places
+            yield from enumerate(places, start=1)
             return
         call = next(_calls)
         counter = dist.distributed_c10d._get_default_store()
-        while (turn := counter.add(f"tubelets/evaluation/{call}", 1) - 1) < len(places):
-            yield places[turn]
+        while (taken := counter.add(f"tubelets/evaluation/{call}", 1)) <= len(places):
+            yield taken, places[taken - 1]
 
     def wait(self) -> None:
         """Until all ranks are here."""
