@@ -232,6 +232,14 @@ def make_plan(
 
 
 def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
+    """The videos that are there, with their paths below `root`, and why each of the others is skipped.
+
+    Args:
+        missing: `error` or `skip`.
+
+    Raises:
+        InputError: one is not there and `missing` is `error`.
+    """
     paths, skipped = [], {}
     for video_id in videos["video_id"].to_pylist():
         places = [place.format(video_id=video_id) for place in card.video_places]

@@ -162,6 +162,7 @@ def steps_saved(folder: Path) -> list[int]:
 def link_last(path: Path) -> None:
     """Points `LAST`, beside a checkpoint, to it."""
     link = path.with_suffix(".link")
+    link.unlink(missing_ok=True)  # a killed process left it
     link.symlink_to(path.name)
     os.replace(link, path.parent / LAST)
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
-from trainer.checkpoint import CheckpointMeta, newest_checkpoint, read_checkpoint
+from trainer.checkpoint import CheckpointMeta, link_last, newest_checkpoint, read_checkpoint
 from trainer.config import Config, from_json
 from trainer.data.batch import Batch
 from trainer.data.cached import open_place
@@ -106,6 +106,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             todo="give one on a file system that they share",
         )
     log = None
+    if ranks.first and newest is not None:
+        link_last(newest)  # a killed process may have saved it and come no further
     if ranks.first and not job.profile:
         log = Log(job.out, config, start, unlogged)
         if newest is None:
@@ -121,7 +123,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         )
     network: Any = model
     if ranks.count > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
     if config.compile:
         network = torch.compile(network)
     network.train()

@@ -128,9 +128,11 @@ def _check_finite(model: ActNet, step: int, checkpoints: Path, ranks: Ranks) -> 
 def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
     """The message that ends a diverged run. The checkpoint whose weights gave the bad loss is set aside."""
     aside = checkpoint_path(checkpoints, error.step)
+    good = [step for step in steps_saved(checkpoints) if step < error.step]
     if ranks.first and aside.exists():
         aside.rename(aside.with_name(f"diverged-{aside.name}"))
-    good = [step for step in steps_saved(checkpoints) if step < error.step]
+        if good:
+            link_last(checkpoint_path(checkpoints, good[-1]))
     again = f"go on from {checkpoint_path(checkpoints, good[-1])} by --resume, with" if good else "start again with"
     return InputError(error.what, found=error.found, todo=f"{again} a smaller --base-lr or with --clip-norm")
 

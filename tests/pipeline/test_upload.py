@@ -7,7 +7,7 @@ import pytest
 import s3fs
 from click.testing import CliRunner, Result
 
-from data_manifests.layout import MANIFEST
+from data_manifests.layout import MANIFEST, MANIFEST_COPY
 from data_manifests.manifest import Manifest, load_manifest
 from data_manifests.object_store import ObjectStore
 from pipeline.__main__ import cli
@@ -115,7 +115,7 @@ def _built_and_planned(remote: ObjectStore) -> tuple[int, int] | None:
     return len(built), len(there.unfinished)
 
 
-def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, small_store: Path, tmp_path: Path) -> None:
     url, scratch = f"{s3}/damaged", tmp_path / "scratch"
     build_small(small_root, scratch, split="test")
     assert "no store at" in str(run("verify", url).exception)
@@ -135,6 +135,9 @@ def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, tmp_pa
     ):  # fmt: skip
         assert words in found.output
     assert len(found.output.splitlines()) == 5
+    mistaken = run("verify", url, "--repair", "--scratch", small_store)
+    assert f"{small_store} does not hold the store at {url}" in str(mistaken.exception)
+    assert ObjectStore(url).read(MANIFEST_COPY) == (scratch / MANIFEST_COPY).read_bytes(), "the last good one"
     repaired = run("verify", url, "--repair", "--scratch", scratch)
     assert repaired.exit_code == 0, repaired.exception
     assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)

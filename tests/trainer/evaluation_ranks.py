@@ -32,6 +32,7 @@ from trainer.detection.find import Detector
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
 from trainer.model import ActNet
+from trainer.peers import Peers
 from trainer.prepare import Job
 
 LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
@@ -58,8 +59,8 @@ def start(
 def start_validation() -> list[tuple[BaseProcess, Connection]]:
     """Starts two ranks of a training run that validates.
 
-    Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, and what it
-    gathers of {rank: rank}.
+    Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, what it
+    gathers of {rank: rank}, and what it takes of 7, 8 and 9.
     """
     return _start(2, _validate)
 
@@ -108,8 +109,10 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.evaluation.evaluate_store = evaluate  # type: ignore[assignment]
     job = Job(Path("store"), Path("out"), val_store=Path("val"))
     trainer.training._validate(model, job, ranks, None, 1)
-    gathered = trainer.evaluation.Ranks.here().gather({rank: rank})  # type: ignore[dict-item]
-    tell.send((validated, [ranks.agree(5), ranks.agree(rank)], gathered))
+    peers = Peers.here()
+    gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
+    tell.send((validated, [ranks.agree(5), ranks.agree(rank)], gathered, taken))
+    peers.wait()  # rank 0 holds the counter
 
 
 def _evaluate(rank: int, tell: Connection, out: Path, checkpoint: Path, errors: Path, stuck: int | None) -> None:

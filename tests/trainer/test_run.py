@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_clips_and_last_good_checkpoin
     assert "step-00000001.pt" in stopped.value.todo
     newest = newest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None
-    assert newest.name == "step-00000001.pt"
+    assert newest.name == (tmp_path / "checkpoints/last.pt").resolve().name == "step-00000001.pt"
     assert all(value.isfinite().all() for value in read_checkpoint(newest)[0]["model"].values())
 
 
@@ -235,6 +235,25 @@ def test_a_run_killed_between_its_newest_and_its_best_checkpoint_loses_neither(
     monkeypatch.setattr("trainer.training.save_checkpoint", save_checkpoint)
     _train(tiny_store, tmp_path, resume=True, **changed)
     assert read_checkpoint(tmp_path / "checkpoints/best.pt")[1].best == 0.5
+
+
+def test_a_run_killed_before_it_linked_its_last_checkpoint_links_it(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    last = tmp_path / "checkpoints/last.pt"
+
+    def killed(path: Path) -> None:
+        path.with_suffix(".link").symlink_to(path.name)
+        raise _Stopped
+
+    with monkeypatch.context() as at_link:
+        at_link.setattr("trainer.training.link_last", killed)
+        with pytest.raises(_Stopped):
+            _train(tiny_store, tmp_path, iterations=1)
+    assert not last.exists()
+    _train(tiny_store, tmp_path, iterations=1, resume=True)
+    assert last.resolve().name == "step-00000001.pt"
+    assert not list(last.parent.glob("*.link"))
 
 
 def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
@@ -284,6 +303,7 @@ def test_a_resumed_run_keeps_where_its_weights_came_from(tiny_store: Path, undis
     assert "file step-" in told
     _train(tiny_store, tmp_path, resume=True, iterations=2)
     assert (tmp_path / "weights.txt").read_text() == told
+    assert json.loads((tmp_path / "run.json").read_text())["init"] == str(first)
 
 
 def test_a_run_is_not_overwritten(tiny_store: Path, undisturbed: Path) -> None:
@@ -400,21 +420,33 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tiny_store: Path, tmp_
 
 COMPILED = """
 import functools, torch
-torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+from tests.trainer.sparse_targets import sparse_targets
+from trainer.loss import tubelet_loss
 from trainer.run import main
+torch._dynamo.config.capture_scalar_outputs = False
+torch._dynamo.config.capture_dynamic_output_shape_ops = False
+torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+loc, conf = torch.randn(2, 300, 2, 4, requires_grad=True), torch.randn(2, 300, 4, requires_grad=True)
+given = dict(sparse_targets((4, 9), ignored=2), positives=(4, 9), normaliser=torch.tensor(13.0))
+loss = torch.compile(tubelet_loss)(loc, conf, **given).total
+loss.backward()
+torch.testing.assert_close(loss, tubelet_loss(loc, conf, **given).total)
 main()
 """
 
 
-def test_it_learns_compiled(tiny_store: Path, tmp_path: Path) -> None:
-    """The network is one graph. In a process without the hook that checks types, and without making code of the graph.
+def test_loss_and_network_are_one_graph_each_without_data_dependent_shapes_and_learn(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """In a process without the hook that checks types, and without making code of the graphs.
 
     The latter takes minutes: `python -m tests.benchmarks.compiled`.
     """
     options = _command(
         tiny_store, tmp_path, iterations=12, milestones=(), base_lr=1e-3, log_every=6, save_every=12, compile=True
-    )
-    subprocess.run([sys.executable, "-c", COMPILED, *options[3:]], cwd=ROOT, check=True, capture_output=True)
+    )[3:]
+    ended = subprocess.run([sys.executable, "-c", COMPILED, *options], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
     first, last = (line["loss"] for line in logged(tmp_path))
     assert last < 0.9 * first
 
