@@ -166,6 +166,7 @@ def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) ->
         ("norm", of.norm, config.norm),
         ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
         ("store", of.store, store.meta.digest),
+        ("number of clips", of.clips or store.clips, store.clips),  # another split, or the store has grown
         ("seed", before.seed, config.seed),
         ("batch", before.batch, config.batch),
         ("frozen", before.frozen, config.frozen),

@@ -18,6 +18,7 @@ import torch
 
 from data_manifests.errors import InputError
 from tests.benchmarks.kills import logged
+from tests.trainer.tiny_store import write_tiny_store
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
@@ -292,6 +293,11 @@ def test_resuming_with_settings_that_change_the_run_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"another {named}"):
         _train(tiny_store, undisturbed, resume=True, ema=0.9, **changed)
+
+
+def test_resuming_on_a_store_that_has_grown_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another number of clips\n  found: 15\n  wanted: 16"):
+        _train(write_tiny_store(tmp_path, frames_of_b=8), undisturbed, resume=True, ema=0.9)
 
 
 def test_a_resumed_run_keeps_where_its_weights_came_from(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
