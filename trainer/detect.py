@@ -42,9 +42,10 @@ def cli(
         from data_manifests.priors import make_priors
         from trainer.checkpoint import load_model
         from trainer.detection.find import Detector
-        from trainer.detection.show import detect
+        from trainer.detection.show import check_names, detect
         from trainer.distributed import device_of
 
+    check_names(videos)
     where = device_of(device)
     model, meta = load_model(checkpoint)
     detector = Detector(model.to(where).eval(), torch.from_numpy(make_priors(meta.priors)), VARIANCES, where)

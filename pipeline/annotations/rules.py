@@ -38,6 +38,7 @@ class Oddity:
 
     @property
     def meaning(self) -> str:
+        """What the rule does, of `RULES`."""
         return RULES[self.rule]
 
 

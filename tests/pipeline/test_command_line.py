@@ -140,3 +140,9 @@ def test_bad_input_ends_with_2_and_a_message(
     assert told in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_negative_number_of_workers_is_refused(root: Path, store: Path, monkeypatch, capsys) -> None:
+    arguments = ("--dataset", root / "own.toml", "--root", root, "--store", store, "--views", 2)
+    assert run(monkeypatch, "build", *arguments, "--workers", -1) == 2
+    assert "--workers" in capsys.readouterr().err
