@@ -127,7 +127,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no file
+        error.filename = str(path)  # a full disk names no file, others the temporary one
         raise
     finally:
         temporary.unlink(missing_ok=True)

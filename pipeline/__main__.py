@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
 
 _HERE = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=0)
 _GROUPS = {
     "What to build": (
         "dataset",
@@ -133,7 +134,7 @@ def card(root: Path, annotations: Path | None, out: Path | None) -> None:
 @cli.command(cls=GroupedCommand, groups=_GROUPS)
 @_what_to_build
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@click.option("--workers", default=0, help="Processes the time is estimated for. [default: all cores]")
+@click.option("--workers", type=_COUNT, default=0, help="Processes the time is estimated for. [default: all cores]")
 def plan(as_json: bool, workers: int, **options: Any) -> None:
     """Says what a build would make, from annotations and lists only: no video need be there.
 
@@ -155,7 +156,7 @@ def plan(as_json: bool, workers: int, **options: Any) -> None:
 @_what_to_build
 @click.option("--store", "place", required=True, help="Folder of the store, or its URL, s3://BUCKET/PREFIX.")
 @click.option("--scratch", type=_HERE, help="For a URL: folder that it is built in first, kept to go on from.")
-@click.option("--workers", default=0, help="Processes. [default: all cores]")
+@click.option("--workers", type=_COUNT, default=0, help="Processes. [default: all cores]")
 @click.option("--scheduler", help="Build on the workers of this Dask cluster instead, tcp://HOST:PORT.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @_how_to_decode
@@ -221,7 +222,9 @@ def build(
 @click.option("--png", type=_HERE, help="Where to draw a sheet of frames.")
 @click.option("--gif", type=_HERE, help="Where to draw a moving picture.")
 @click.option("--browse", is_flag=True, help="Show it on a local page, until Ctrl-C.")
-@click.option("--port", default=8300, show_default=True, help="With --browse; 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8300, show_default=True, help="With --browse; 0 takes a free one."
+)
 @click.option(
     "--motion/--no-motion",
     default=True,
@@ -284,7 +287,7 @@ def report(store: Path, out: Path | None) -> None:
 @click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
 @click.option("--root", type=_HERE, help="With --repair: folder of the videos and annotations.")
 @click.option("--scratch", type=_HERE, help="With --repair of a URL: the folder that it was built in.")
-@click.option("--workers", default=0, help="Processes. [default: all cores]")
+@click.option("--workers", type=_COUNT, default=0, help="Processes. [default: all cores]")
 @_how_to_decode
 def verify(
     place: str,

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from data_manifests.errors import InputError
-from data_manifests.layout import IGNORED, PRIORS
+from data_manifests.layout import IGNORED
 from data_manifests.manifest import load_manifest
 from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
-from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
+from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_priors, read_settings
 from pipeline.verify import Finding, verify
 
 
@@ -97,16 +96,15 @@ def clip_picture(store: Path, shard: StoredShard, video: StoredVideo, first: int
             todo="choose one of those",
         )
     row = int(clips[place[0]])
-    rectangle, mirrored = shard.group["views/rectangle"][row, view], bool(shard.group["views/mirrored"][row, view])
+    rectangle, mirrored = shard.array("views/rectangle")[row, view], bool(shard.array("views/mirrored")[row, view])
     frames = [
         see(frame, rectangle, mirrored, settings.image_size) for frame in shard.frames(video, first, first + settings.K)
     ]
     at = row * (1 + settings.views) + view
-    begin, end = shard.group["targets/offsets"][at : at + 2]
-    prior, label = shard.group["targets/prior"][begin:end], shard.group["targets/label"][begin:end]
-    root: Any = zarr.open_group(store, mode="r")
-    priors = root[PRIORS][:][prior]
-    boxes = decode(shard.group["targets/loc"][begin:end], priors, settings.variances)
+    begin, end = shard.array("targets/offsets")[at : at + 2]
+    prior, label = shard.array("targets/prior")[begin:end], shard.array("targets/label")[begin:end]
+    priors = read_priors(store)[prior]
+    boxes = decode(shard.array("targets/loc")[begin:end], priors, settings.variances)
     names = ["ignored" if value == IGNORED else settings.classes[value - 1] for value in label]
     title = f"{video.video_id}:{first} view {view}"
-    return ClipPicture(title, frames, names, shard.group["targets/tube"][begin:end], priors, boxes)
+    return ClipPicture(title, frames, names, shard.array("targets/tube")[begin:end], priors, boxes)

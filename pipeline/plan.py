@@ -194,6 +194,10 @@ def make_plan(
         videos = videos.filter(pc.equal(videos["split"], split))
     if train_list is not None:
         listed = read_ids(train_list, set(annotations.videos["video_id"].to_pylist()))
+        if not listed:
+            raise InputError(
+                f"{train_list} lists no video", wanted="a video id a line", todo="fill it, or leave it out"
+            )
         of_test = annotations.videos.filter(pc.equal(annotations.videos["split"], "test"))["video_id"].to_pylist()
         strays = sorted(set(listed) & set(of_test))
         if strays:

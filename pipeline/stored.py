@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
-from jaxtyping import Integer, UInt8
+from jaxtyping import Float32, Integer, UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
-from data_manifests.layout import SHARDS, Settings, data_file, frame_crc32c
+from data_manifests.layout import PRIORS, ROOT, SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.tables import boxes_of
 from pipeline.reconcile import Tube
@@ -50,15 +50,24 @@ class StoredShard:
     def __init__(self, store: Path, name: str, settings: Settings, record: ShardRecord) -> None:
         self.name, self.settings, self.split, self.files = name, settings, record.split, record.files or {}
         self.folder = store / SHARDS / name
-        self.group: Any = zarr.open_group(self.folder, mode="r")
+        self.group: Any = zarr.open_group(check_file(self.folder, ROOT, self.files, deep=True).parent, mode="r")
 
-    def __getitem__(self, array: str) -> np.ndarray:
-        """A whole array, by its name in `data_manifests.layout.ARRAYS`.
+    def array(self, name: str) -> Any:
+        """An array to be sliced, by its name in `data_manifests.layout.ARRAYS`.
 
         Raises:
-            InputError: its file is damaged.
+            InputError: it is missing, or its metadata is damaged.
         """
-        stored = self.group[array]
+        check_file(self.folder, f"{name}/{ROOT}", self.files, deep=True)
+        return self.group[name]
+
+    def __getitem__(self, array: str) -> np.ndarray:
+        """A whole array.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        stored = self.array(array)
         check_file(self.folder, data_file(Path(array), stored.ndim).as_posix(), self.files, deep=True)
         return stored[:]
 
@@ -91,9 +100,9 @@ class StoredShard:
             InputError: a frame is damaged.
         """
         rows = slice(video.first_row + start, video.first_row + stop)
-        offsets = self.group["frames/offsets"][rows.start : rows.stop + 1]
-        content = self.group["frames/bytes"][offsets[0] : offsets[-1]].tobytes()
-        sums = self.group["frames/crc32c"][rows].tolist()
+        offsets = self.array("frames/offsets")[rows.start : rows.stop + 1]
+        content = self.array("frames/bytes")[offsets[0] : offsets[-1]].tobytes()
+        sums = self.array("frames/crc32c")[rows].tolist()
         ends = (offsets - offsets[0]).tolist()
         frames = [content[begin:end] for begin, end in zip(ends, ends[1:])]
         for row, frame, expected in zip(range(rows.start, rows.stop), frames, sums, strict=True):
@@ -127,8 +136,25 @@ class StoredShard:
 
 
 def read_settings(store: Path) -> Settings:
-    """The settings of a store."""
+    """The settings of a store.
+
+    Raises:
+        InputError: its root group is missing.
+    """
+    if not (store / ROOT).is_file():
+        raise InputError(f"{store / ROOT} is missing", todo="python -m pipeline verify STORE --repair")
     return Settings.from_json(zarr.open_group(store, mode="r").attrs["settings"])  # type: ignore[arg-type]
+
+
+def read_priors(store: Path) -> Float32[np.ndarray, "P 4"]:
+    """The store's priors.
+
+    Raises:
+        InputError: they are missing.
+    """
+    if not (store / PRIORS / ROOT).is_file():
+        raise InputError(f"{store / PRIORS} is missing", todo="python -m pipeline verify STORE --repair")
+    return np.asarray(zarr.open_array(store / PRIORS, mode="r")[:])
 
 
 def built_shards(store: Path, manifest: Manifest | None = None) -> Iterator[StoredShard]:

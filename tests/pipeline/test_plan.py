@@ -89,6 +89,9 @@ def test_a_train_list_with_test_videos_or_strangers_is_refused(tmp_path: Path) -
         plan_own(tmp_path, train_list=tmp_path / "some.txt")
     with pytest.raises(InputError, match=r"none\.txt is not there"):
         plan_own(tmp_path, train_list=tmp_path / "none.txt")
+    (tmp_path / "some.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"some\.txt lists no video"):
+        plan_own(tmp_path, train_list=tmp_path / "some.txt")
 
 
 def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, fail
 from data_manifests.prior_spec import ACT300
 from trainer.config import load_config
 from trainer.data.loader import Loader
@@ -148,3 +149,12 @@ def test_ctrl_c_while_a_command_imports_is_not_lost(command: list[str], tmp_path
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (130, "", 1)
     assert ended.stderr.startswith("interrupted: nothing half-written was left")
+
+
+def test_torchrun_ends_with_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        fail(InputError("no store at there", todo="build it"))
+    failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
+    told = ChildFailedError("run", {0: failure}).format_msg()
+    assert "no store at there do: build it" in " ".join(told.split())
