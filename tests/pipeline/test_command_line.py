@@ -118,6 +118,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["plan", "--dataset", "ucf102", "--root", "."], "did you mean ucf101"),
         (["plan", "--dataset", "ucf101", "--root", "nowhere"], "nowhere is not there"),
         (["plan", "--dataset", "ucf101"], "--root is missing"),
+        (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT/own.toml"], "own.toml is not a folder"),
         (["plan", "--dataset", "missing.toml", "--root", "."], "missing.toml is not there"),
         (["plan", "--dataset", "ucf101", "--root", "."], "annotation file"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),

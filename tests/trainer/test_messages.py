@@ -30,10 +30,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"batch": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
-        ({"save_every": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
-        ({"width": 2.0}, r"width must be in \(0, 1\], base-lr above 0 and keep 1 or more"),
-        ({"ema": 1.0}, r"ema must be in \[0, 1\)\n  found: 1\.0"),
+        ({"batch": 0}, "--batch 0\n  wanted: 1 or more"),
+        ({"save_every": 0}, "--save-every 0\n  wanted: 1 or more"),
+        ({"width": 2.0}, r"--width 2\.0\n  wanted: above 0, up to 1"),
+        ({"base_lr": -1.0}, r"--base-lr -1\.0\n  wanted: above 0"),
+        ({"ema": 1.0}, r"--ema 1\.0\n  wanted: from 0 to below 1"),
         ({"frozen": True, "norm": "batch"}, "--frozen with --norm batch\n  wanted: --norm none"),
     ],
 )

@@ -252,6 +252,17 @@ def test_resuming_with_settings_that_change_the_run_is_refused(
         _train(tiny_store, undisturbed, resume=True, ema=0.9, **changed)
 
 
+def test_resuming_says_what_is_new_or_that_there_is_nothing(
+    tiny_store: Path, undisturbed: Path, tmp_path, capsys
+) -> None:
+    _train(tiny_store, tmp_path / "new", resume=True, iterations=1)
+    assert f"nothing to resume: no checkpoint in {tmp_path}/new/checkpoints" in capsys.readouterr().out
+    _train(tiny_store, tmp_path / "new", resume=True, iterations=1, base_lr=0.5)
+    told = capsys.readouterr().out
+    assert re.search(r"other settings \(before / now\): base_lr [\d.e-]+ / 0\.5\n", told)
+    assert "nothing to do: 1 steps are done" in told
+
+
 def test_a_run_is_not_overwritten(tiny_store: Path, undisturbed: Path) -> None:
     with pytest.raises(InputError, match="holds a run already"):
         _train(tiny_store, undisturbed)
