@@ -17,7 +17,9 @@ import click
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
-_INTERRUPTED = "interrupted: nothing half-written was left; the same command goes on from here"
+_INTERRUPTED = (
+    "interrupted: nothing half-written was left; the same command goes on from here (trainer.run with --resume)"
+)
 
 
 class InputError(Exception):

@@ -426,8 +426,12 @@ def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: 
             assert process.poll() is None
         os.killpg(process.pid, sent)
     interrupted, stopped = ((*process.communicate(), process.returncode) for process in running.values())
+    assert "Ctrl-C: saves after this step" in interrupted[1]
     assert "interrupted" in interrupted[1]
-    assert "asked to stop: saved after step" in stopped[0]
+    for (told, *_), sent in ((interrupted, signal.SIGINT), (stopped, signal.SIGTERM)):
+        saved = re.search(r"asked to stop: saved after step (\d+)", told)
+        assert saved
+        assert (tmp_path / sent.name / f"checkpoints/step-{int(saved[1]):08d}.pt").is_file()
     assert (interrupted[2], stopped[2]) == (130, 0)
     assert "Traceback" not in interrupted[1] + stopped[1]
 
