@@ -181,7 +181,7 @@ def build(
     from pipeline.build import present_manifest
     from pipeline.cluster import dask_cluster
     from pipeline.decoding import Decoding
-    from pipeline.summary import build_progress, print_build, print_motion
+    from pipeline.summary import build_progress, measuring, print_build, print_motion
 
     store, remote = _folder_and_remote(place, scratch)
     present = present_manifest(store)
@@ -203,7 +203,8 @@ def build(
         from pipeline.alignment import measure_alignment
         from pipeline.stored import built_shards
 
-        alignment = measure_alignment(list(built_shards(store)))
+        with measuring():
+            alignment = measure_alignment(list(built_shards(store)))
         print_motion(alignment.summary, alignment.warnings)
     if remote is not None:
         shards = upload(store, remote, lambda name, size: click.echo(f"uploaded {name}, {size / 1e6:,.1f} MB"))
@@ -264,9 +265,9 @@ def inspect(
 
 
 @cli.command()
-@click.argument("store", type=_HERE)
+@click.argument("place", metavar="STORE")
 @click.option("-o", "--out", type=_HERE, help="Where to write the page. [default: STORE.html, beside the store]")
-def report(store: Path, out: Path | None) -> None:
+def report(place: str, out: Path | None) -> None:
     """Writes one HTML page of a store: its classes, boxes, matches, views, and its strangest clips.
 
     \b
@@ -275,8 +276,15 @@ def report(store: Path, out: Path | None) -> None:
     from pipeline.report import write_report
     from pipeline.summary import watched
 
-    place = store.resolve()
-    page = write_report(store, out or place.parent / f"{place.name}.html", lambda shards: watched(shards, "reading"))
+    if is_url(place):
+        raise InputError(
+            "report reads all frames of a store in a folder", found=place,
+            todo="give the --scratch folder that it was built in",
+        )  # fmt: skip
+    store = Path(place).resolve()
+    page = write_report(
+        Path(place), out or store.parent / f"{store.name}.html", lambda shards: watched(shards, "reading")
+    )
     click.echo(f"report: {page}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,11 @@ def watched(items: Sequence[Item], what: str) -> Iterable[Item]:
     """The items, with a bar of how many are done on stderr if that is a terminal."""
     console = Console(stderr=True)
     return track(items, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+def measuring() -> AbstractContextManager[object]:
+    """Says on stderr, if that is a terminal, that boxes are held against motion: it takes seconds."""
+    return Console(stderr=True).status("measuring whether the boxes lie where the frames move")
 
 
 @contextmanager

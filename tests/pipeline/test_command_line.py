@@ -128,6 +128,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
         (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
         (["report", "."], "no store at"),
+        (["report", "s3://bucket/store"], "give the --scratch folder"),
         (["inspect", "STORE", "--video", "Run/a", "--png", "."], "cannot write or read"),
         (["report", "STORE", "-o", "STORE"], "name a file: that is a folder"),
         (
