@@ -119,7 +119,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     Each process has a temporary name of its own; `remove_unfinished` removes what a killed one left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    place = path.absolute()  # "." has no name
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -269,7 +269,7 @@ def _alike(place: str, root: Path) -> Iterator[str]:
     for path in folder.iterdir() if folder.is_dir() else ():
         if {plain(path.name), plain(path.stem)} & {plain(wanted.name), plain(wanted.stem)}:
             name = (wanted.parent / path.name).as_posix()
-            yield name if plain(name) != plain(place) else ascii(name)
+            yield name if name.isascii() else f"{name} ({name!a})"
 
 
 def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:
