@@ -30,9 +30,9 @@ PICTURE := $(DEMO)/evaluation-K6/pictures/Rise-v_Rise_test_014.png
 picture: $(PICTURE)
 	$(BIN)/python -c "from PIL import Image; Image.open('$(PICTURE)').save('demo.jpg', quality=80, optimize=True)"
 
-# two processes of one thread each: more threads than cores only wait for one another
+# two processes of one thread each: more threads than cores only wait for one another; who is done takes over the other's tests
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # litdata without its torchvision, which it imports for images and videos of its own only
 bench: install

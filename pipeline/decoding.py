@@ -26,6 +26,8 @@ from pipeline.frames import Frame, open_frames
 
 GRACE = 10.0
 """Seconds past its limit after which a decoder ends by itself, should nobody be left to kill it."""
+MESSAGE = 2**18
+"""Bytes of frames that a decoder process sends at once, at least: each message costs as much as a small frame's decoding."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,23 @@ def serve(descriptor: int) -> None:
 
 
 def _send_all(connection: Connection, request: Request) -> None:
+    """Lists of frames, then None or what ended them."""
+    frames: list[StoredFrame] = []
+    size = 0
+    ended = None
     try:
         for frame in _decode(request):
-            connection.send(frame)
+            frames.append(frame)
+            size += len(frame.content)
+            if size >= MESSAGE:
+                connection.send(frames)
+                frames, size = [], 0
     except ConnectionError:
         raise
     except Exception as error:  # noqa: BLE001  (it is raised where the frames are wanted)
-        connection.send(error)
-    else:
-        connection.send(None)
+        ended = error
+    connection.send(frames)
+    connection.send(ended)
 
 
 def _decode(request: Request) -> Iterator[StoredFrame]:
@@ -176,7 +186,7 @@ class _Decoder:
                 if left <= 0 or not self._connection.poll(left):
                     raise InputError(
                         f"decoding video {request.video_id} takes longer than {limit:g} s, and was stopped",
-                        found=f"{count} frames of {request.path}",
+                        found=f"{count} frames or a few more of {request.path}",
                         todo="raise --decode-limit, replace the file, or take the video out of the lists",
                     )
                 item = self._connection.recv()
@@ -184,12 +194,12 @@ class _Decoder:
                     return
                 if isinstance(item, Exception):
                     raise item
-                yield item
-                count += 1
+                yield from item
+                count += len(item)
         except (EOFError, ConnectionError) as error:
             raise InputError(
                 f"the decoder of video {request.video_id} died",
-                found=f"after {count} frames of {request.path}, exit code {self._process.wait()}",
+                found=f"after {count} frames or a few more of {request.path}, exit code {self._process.wait()}",
                 todo="replace the file, or take the video out of the lists; if memory is short, use fewer --workers",
             ) from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_manifests.card import Card
 from data_manifests.manifest import load_manifest
 from pipeline.build import build
-from pipeline.decoding import encode_frame
+from pipeline.decoding import Decoding, encode_frame
 from pipeline.frames import open_frames
 from pipeline.jobs import _start_worker
 from pipeline.plan import Plan
@@ -22,6 +22,8 @@ from tests.pipeline.small_store import Here
 PER_SHARD, WORKERS = 11, 2
 MOST = 1.3
 """A build may cost this many times what decoding costs."""
+LIMIT = 3600.0
+"""Seconds a video, as by default: a build decodes in processes that can be killed, decoding alone in the workers themselves."""
 
 
 def _decode(path: Path) -> None:
@@ -63,7 +65,7 @@ def bench() -> list[Row]:
 
         def built(planned: Plan, card: Card) -> None:
             with tempfile.TemporaryDirectory() as store:
-                build(planned, card, root, Path(store), workers=WORKERS, executor=pool)
+                build(planned, card, root, Path(store), workers=WORKERS, executor=pool, decoding=Decoding(limit=LIMIT))
 
         rows = [_estimate(plan, root)]
         for views in (0, 8):

@@ -134,7 +134,7 @@ def test_a_decoder_that_hangs_is_stopped_and_named(tmp_path: Path, monkeypatch: 
     message = refusal(build_here, tmp_path / "d", tmp_path / "s", Decoding(limit=2.5))
     assert time.monotonic() - begin < 20
     assert "decoding video Run/a takes longer than 2.5 s, and was stopped" in message
-    assert "2 frames" in message
+    assert "0 frames or a few more of" in message
     assert [process.returncode for process in started] == [-signal.SIGKILL]
     assert not list((tmp_path / "s").glob(".building/*"))
 
@@ -143,9 +143,7 @@ def test_a_decoder_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = hanging(tmp_path / "frames")
     started = started_processes(monkeypatch)
     frames = stored_frames(request(folder), 60.0)
-    next(frames)
-    next(frames)
-    threading.Timer(0.2, lambda: started[0].kill()).start()
+    threading.Timer(0.5, lambda: started[0].kill()).start()
     assert "the decoder of video Run/a died" in refusal(next, frames)
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -161,23 +157,3 @@ def test_bfloat16_scores_are_summed_in_float32() -> None:
     torch.testing.assert_close(
         losses.total, _loss(loc.bfloat16().float(), conf.bfloat16().float(), (5, 8), targets).total
     )
-
-
-COMPILED = """
-import torch
-from tests.trainer.sparse_targets import sparse_targets
-from trainer.loss import tubelet_loss
-torch._dynamo.config.capture_scalar_outputs = False
-torch._dynamo.config.capture_dynamic_output_shape_ops = False
-compiled = torch.compile(tubelet_loss, fullgraph=True, backend="aot_eager")
-loc, conf = torch.randn(2, 300, 2, 4, requires_grad=True), torch.randn(2, 300, 4, requires_grad=True)
-given = dict(sparse_targets((4, 9), ignored=2), positives=(4, 9), normaliser=torch.tensor(13.0))
-whole = compiled(loc, conf, **given).total
-whole.backward()
-torch.testing.assert_close(whole, tubelet_loss(loc, conf, **given).total)
-"""
-
-
-def test_it_compiles_into_one_graph_without_data_dependent_shapes() -> None:
-    """In a process of its own, without the hook that checks types."""
-    subprocess.run([sys.executable, "-c", COMPILED], cwd=Path(__file__).parents[2], check=True)
