@@ -64,6 +64,8 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 """Least and most of the settings that are numbers."""
 MOST_PRIORS, MOST_IMAGE_SIZE = 1 << 16, 4096
+MOST_PIXELS = 64_000_000
+"""A frame larger than this is refused before it is decoded, or memory made for it."""
 
 
 def row_shape(array: str, K: int, views: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_manifests.errors import InputError
-from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, check_version, digest, file_crc32c
+from data_manifests.layout import FORMAT_VERSION, MANIFEST, MANIFEST_COPY, TABLES, check_version, digest, file_crc32c
 
 _UNFINISHED = re.compile(r"\..+\.\d+\.new")
 
@@ -67,6 +67,13 @@ class Manifest:
     def unfinished(self) -> list[str]:
         """Names of the shards that are planned and not built."""
         return [name for name, record in self.shards.items() if record.files is None]
+
+    @property
+    def lacks(self) -> str:
+        """What is to be built before the store can be read, in words; "" if it is finished."""
+        if self.unfinished:
+            return f"{len(self.unfinished)} of {len(self.shards)} shards"
+        return "" if self.files.keys() >= set(TABLES.values()) else "the tables"
 
     def with_shard(self, name: str, record: ShardRecord) -> Manifest:
         """The same manifest with one shard's record replaced."""
@@ -193,7 +200,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         claimed = raw.pop("digest")
         if claimed != digest(raw):
             raise ValueError("its digest does not fit its content")
-        shards = {_plain(name): _shard(record) for name, record in raw["shards"].items()}
+        shards = {plain_path(name): _shard(record) for name, record in raw["shards"].items()}
         return Manifest(raw["settings_digest"], raw["attributes"], shards, raw["skipped"], _files(raw["files"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -221,10 +228,11 @@ def _shard(raw: dict[str, Any]) -> ShardRecord:
 
 
 def _files(raw: dict[str, Any]) -> Files:
-    return {_plain(name): FileRecord(**record) for name, record in raw.items()}
+    return {plain_path(name): FileRecord(**record) for name, record in raw.items()}
 
 
-def _plain(name: str) -> str:
+def plain_path(name: str) -> str:
+    """A path below a folder as it is. Raises ValueError if it leads out of it."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise ValueError(f"the path {name!r} leads out of the store")

@@ -33,11 +33,11 @@ class ObjectStore:
                 todo="pip install -e '.[cloud]' in the checkout, or check the URL",
             ) from error  # fmt: skip
 
-    def read(self, name: str) -> bytes | None:
-        """An object's content; None if it is not there."""
+    def read(self, name: str, begin: int | None = None, end: int | None = None) -> bytes | None:
+        """An object's content, or its bytes from `begin` to `end`; None if it is not there."""
         with self._asking(f"read {name} of"):
             try:
-                content: bytes = self._files.cat_file(self._path(name))
+                content: bytes = self._files.cat_file(self._path(name), start=begin, end=end)
             except FileNotFoundError:
                 return None
         return content

@@ -27,6 +27,7 @@ class PriorLayer:
 
     @property
     def priors_per_cell(self) -> int:
+        """Two squares, and two boxes a ratio."""
         return 2 + 2 * len(self.ratios)
 
 
@@ -39,6 +40,7 @@ class PriorSpec:
 
     @property
     def priors(self) -> int:
+        """How many there are, over all layers."""
         return sum(layer.grid * layer.grid * layer.priors_per_cell for layer in self.layers)
 
 

@@ -110,9 +110,10 @@ def build(
         shards = {**planned, **records}
         taken = {video_id for record in shards.values() for video_id in record.videos}
         skipped = {v: why for v, why in {**manifest.skipped, **plan.skipped}.items() if v not in taken}
-        complete = all(path in manifest.files for path in TABLES.values())
-        if shards != manifest.shards or skipped != manifest.skipped or not _copy_is_good(store):
-            manifest = replace(manifest, shards=shards, skipped=skipped)
+        files = {name: f for name, f in manifest.files.items() if not to_build or name not in TABLES.values()}
+        begun = replace(manifest, shards=shards, skipped=skipped, files=files)
+        if begun != manifest or not _copy_is_good(store):
+            manifest = begun
             save_manifest(manifest, store)
         with closing(run_jobs(to_build, workers, executor)) as finished:
             for built in finished:
@@ -121,9 +122,8 @@ def build(
                 save_manifest(manifest, store)
                 if progress is not None:
                     progress(built.record.frames, frames)
-        if to_build or not complete:
-            files = {**manifest.files, **write_tables(manifest, store)}
-            manifest = replace(manifest, files=files)
+        if manifest.lacks:
+            manifest = replace(manifest, files={**files, **write_tables(manifest, store)})
             save_manifest(manifest, store)
     done = sum(manifest.shards[job.name].frames for job in to_build)
     other, seconds = other_versions(manifest.attributes["versions"]) if to_build else [], time.monotonic() - started

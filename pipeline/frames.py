@@ -12,8 +12,9 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from data_manifests.errors import InputError
+from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
-from pipeline.images import MAX_PIXELS, image_frames
+from pipeline.images import image_frames
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
 """What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
@@ -61,10 +62,10 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream", todo="remove it from the lists, or replace the file")
             stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_PIXELS:
+            if stream.width * stream.height > MOST_PIXELS:
                 raise InputError(
                     f"{path}: frames of {stream.width} x {stream.height} are refused",
-                    wanted=f"at most {MAX_PIXELS:,} pixels",
+                    wanted=f"at most {MOST_PIXELS:,} pixels",
                     todo="scale the video down, or replace the file",
                 )
     except av.FFmpegError as error:
@@ -92,7 +93,7 @@ def _video_frames(path: Path) -> Iterator[Frame]:
         with _open(path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise _broken(path, count, "the frame is damaged")

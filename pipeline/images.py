@@ -12,11 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
+from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-MAX_PIXELS = 64_000_000
-"""A frame larger than this is refused before it is decoded."""
 _ORIENTATION = 0x0112
 
 
@@ -77,10 +76,10 @@ def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     try:
         with Image.open(io.BytesIO(content)) as header:  # reads no pixels yet
             width, height = header.size
-            if width * height > MAX_PIXELS:
+            if width * height > MOST_PIXELS:
                 raise InputError(
                     f"{path}: an image of {width} x {height} is refused",
-                    wanted=f"at most {MAX_PIXELS:,} pixels",
+                    wanted=f"at most {MOST_PIXELS:,} pixels",
                     todo="replace the file",
                 )
             if header.getexif().get(_ORIENTATION, 1) != 1:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_manifests.errors import InputError
-from data_manifests.layout import IGNORED
-from data_manifests.manifest import load_manifest
+from data_manifests.layout import IGNORED, PRIORS, data_file
+from data_manifests.manifest import check_file, load_manifest
 from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
-from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_priors, read_settings
-from pipeline.verify import Finding, verify
+from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
+from pipeline.verify import verify
 
 
-def describe_store(store: Path, find: Callable[[Path], list[Finding]] = verify) -> dict[str, Any]:
+def describe_store(store: Path) -> dict[str, Any]:
     """What a store holds, for a person or a machine.
-
-    Args:
-        find: finds what is wrong in it.
 
     Raises:
         InputError: there is no store, or one of the files that are read is damaged.
     """
     manifest = load_manifest(store)
-    settings = read_settings(store)
+    settings = read_settings(manifest)
     splits: dict[str, dict[str, Any]] = {}
     rules: dict[str, list[str]] = {}
     for record in manifest.shards.values():
@@ -62,7 +58,7 @@ def describe_store(store: Path, find: Callable[[Path], list[Finding]] = verify) 
         "rules": rules,
         "skipped": len(manifest.skipped),
         "unfinished": manifest.unfinished,
-        "health": [str(finding) for finding in find(store) if finding.shard not in manifest.unfinished],
+        "health": [str(finding) for finding in verify(store) if finding.shard not in manifest.unfinished],
     }
 
 
@@ -96,15 +92,16 @@ def clip_picture(store: Path, shard: StoredShard, video: StoredVideo, first: int
             todo="choose one of those",
         )
     row = int(clips[place[0]])
-    rectangle, mirrored = shard.array("views/rectangle")[row, view], bool(shard.array("views/mirrored")[row, view])
+    rectangle, mirrored = shard["views/rectangle"][row, view], bool(shard["views/mirrored"][row, view])
     frames = [
         see(frame, rectangle, mirrored, settings.image_size) for frame in shard.frames(video, first, first + settings.K)
     ]
     at = row * (1 + settings.views) + view
-    begin, end = shard.array("targets/offsets")[at : at + 2]
-    prior, label = shard.array("targets/prior")[begin:end], shard.array("targets/label")[begin:end]
-    priors = read_priors(store)[prior]
-    boxes = decode(shard.array("targets/loc")[begin:end], priors, settings.variances)
+    begin, end = shard["targets/offsets"][at : at + 2]
+    prior, label, tube, loc = (shard[f"targets/{name}"][begin:end] for name in ("prior", "label", "tube", "loc"))
+    file = check_file(store, data_file(Path(PRIORS), 2).as_posix(), load_manifest(store).files, deep=True)
+    priors = np.fromfile(file, "<f4").reshape(-1, 4)[prior]
+    boxes = decode(loc, priors, settings.variances)
     names = ["ignored" if value == IGNORED else settings.classes[value - 1] for value in label]
     title = f"{video.video_id}:{first} view {view}"
-    return ClipPicture(title, frames, names, shard.array("targets/tube")[begin:end], priors, boxes)
+    return ClipPicture(title, frames, names, tube, priors, boxes)

@@ -1,9 +1,10 @@
-"""`python -m pipeline inspect`: says what is in a store, wherever it lies, draws it, or shows it on a local page."""
+"""`python -m pipeline inspect` and `report`: say what is in a store, wherever it lies, draw it, or show it on a page."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,9 +17,9 @@ from pipeline.browse import serve
 from pipeline.drawing import animate_clip, animate_video, draw_clip, draw_video
 from pipeline.fetched import fetched
 from pipeline.inspect import describe_store, find_clip
+from pipeline.report import write_report
 from pipeline.stored import built_shards, find_video
-from pipeline.summary import measuring, print_store
-from pipeline.verify_remote import verify_remote
+from pipeline.summary import measuring, print_store, watched
 
 
 def describe_place(place: str, *, motion: bool, as_json: bool) -> None:
@@ -29,9 +30,8 @@ def describe_place(place: str, *, motion: bool, as_json: bool) -> None:
         motion: measures whether boxes lie where frames move; never of a store at a URL.
     """
     if is_url(place):
-        remote = ObjectStore(place)
-        with fetched(remote, None) as store:
-            described = describe_store(store, lambda _: verify_remote(remote))
+        with fetched(ObjectStore(place), None) as store:
+            described = describe_store(store)
     else:
         described = describe_store(Path(place))
         if motion:
@@ -39,6 +39,25 @@ def describe_place(place: str, *, motion: bool, as_json: bool) -> None:
                 alignment = measure_alignment(list(built_shards(Path(place))))
             described["motion"] = {"summary": alignment.summary, "warnings": alignment.warnings}
     click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
+
+
+def report_place(place: str, page: Path | None) -> Path:
+    """Writes a store's page, and returns where.
+
+    Args:
+        place: its folder or URL, of which all is fetched but the frames that are neither shown nor measured.
+        page: where to; by default named like the store, beside it, or in this folder if it has a URL.
+
+    Raises:
+        InputError: there is no store, or what the page shows of it is damaged.
+    """
+    watch = partial(watched, what="reading")
+    if is_url(place):
+        remote = ObjectStore(place)
+        with fetched(remote, None) as store:
+            return write_report(store, page or Path(f"{remote.url.rpartition('/')[2]}.html"), watch, remote)
+    store = Path(place).resolve()
+    return write_report(store, page or store.with_name(f"{store.name}.html"), watch)
 
 
 def draw_place(place: str, clip: str | None, view: int, video: str | None, png: Path | None, gif: Path | None) -> None:

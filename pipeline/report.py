@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from data_manifests.layout import Settings
 from data_manifests.manifest import load_manifest, write_atomically
+from data_manifests.object_store import ObjectStore
 from data_manifests.priors import prior_shapes
 from pipeline.alignment import Alignment, measure_alignment
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS, SIZES, Census
-from pipeline.drawing import COLOURS
+from pipeline.drawing import draw_tubes
 from pipeline.reconcile import RULES
 from pipeline.report_page import PAGE
 from pipeline.stored import StoredShard, StoredVideo, built_shards, read_settings
@@ -36,14 +37,18 @@ Watch = Callable[[Sequence[StoredShard]], Iterable[StoredShard]]
 """Hands on the shards as they are read; it may show how far it is."""
 
 
-def report_data(store: Path, watch: Watch = iter) -> dict[str, Any]:
+def report_data(store: Path, watch: Watch = iter, remote: ObjectStore | None = None) -> dict[str, Any]:
     """All that the page shows, for JSON.
+
+    Args:
+        remote: where the frames are, if the folder has all but them.
 
     Raises:
         InputError: there is no store, or a frame that is shown is damaged.
     """
-    manifest, settings = load_manifest(store), read_settings(store)
-    shards = list(built_shards(store, manifest))
+    manifest = load_manifest(store)
+    settings = read_settings(manifest)
+    shards = list(built_shards(store, manifest, remote))
     census, strangest = Census(settings), Strangest(settings.K, settings.image_size)
     rules: dict[str, list[str]] = {}
     for shard in watch(shards):
@@ -75,9 +80,9 @@ def report_data(store: Path, watch: Watch = iter) -> dict[str, Any]:
     }
 
 
-def write_report(store: Path, page: Path, watch: Watch = iter) -> Path:
-    """Writes the page, whole or not at all. Raises as `report_data`."""
-    data = json.dumps(report_data(store, watch), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+def write_report(store: Path, page: Path, watch: Watch = iter, remote: ObjectStore | None = None) -> Path:
+    """Writes the page, whole or not at all. Arguments and errors as of `report_data`."""
+    data = json.dumps(report_data(store, watch, remote), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page
@@ -117,10 +122,9 @@ def _strange(clip: StrangeClip, shard: StoredShard, video: StoredVideo) -> dict[
     K = shard.settings.K
     frames = shard.frames(video, clip.first_frame, clip.first_frame + K)
     shown = sorted({0, K // 2, K - 1})
-    size = THUMBNAIL, max(1, round(THUMBNAIL * video.height / video.width))
-    sheet = Image.new("RGB", (size[0] * len(shown), size[1]))
+    sheet = Image.new("RGB", (THUMBNAIL * len(shown), max(1, round(THUMBNAIL * video.height / video.width))))
     for place, k in enumerate(shown):
-        sheet.paste(_thumbnail(frames[k], clip.first_frame + k, video, size), (place * size[0], 0))
+        sheet.paste(draw_tubes(frames[k], clip.first_frame + k, video, THUMBNAIL), (place * THUMBNAIL, 0))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=70)
     return {
@@ -133,13 +137,3 @@ def _strange(clip: StrangeClip, shard: StoredShard, video: StoredVideo) -> dict[
         "size": sheet.size,
         "frames": [clip.first_frame + k for k in shown],
     }
-
-
-def _thumbnail(frame: np.ndarray, number: int, video: StoredVideo, size: tuple[int, int]) -> Image.Image:
-    picture = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
-    pen, scale = ImageDraw.Draw(picture), np.array([size[0] / video.width, size[1] / video.height] * 2)
-    for tube in video.tubes:
-        if 0 <= number - tube.first_frame < len(tube.boxes):
-            box = np.clip(tube.boxes[number - tube.first_frame] * scale, 0, [size[0] - 1, size[1] - 1] * 2)
-            pen.rectangle(box.tolist(), outline=COLOURS[tube.index % len(COLOURS)], width=2)
-    return picture

@@ -244,6 +244,7 @@ class _ShardWriter:
                 first_frames,
                 np.array([tube.label for tube in tubes], np.int64),
                 clips[here],
+                index=np.array([tube.index for tube in tubes], np.int64),
                 width=decoded.width,
                 height=decoded.height,
                 K=settings.K,

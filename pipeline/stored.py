@@ -1,8 +1,9 @@
-"""A store as people look at it: its shards and videos, read with plain zarr and pyarrow."""
+"""A store as people look at it: its shards and videos. Whatever is read of it is checked, and no size is believed."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
-from jaxtyping import Float32, Integer, UInt8
+import simplejpeg
+from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
-from data_manifests.layout import PRIORS, ROOT, SHARDS, Settings, data_file, frame_crc32c
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c, row_shape
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
+from data_manifests.object_store import ObjectStore
 from data_manifests.tables import boxes_of
 from pipeline.reconcile import Tube
+
+FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
+"""A shard's frames, one encoded image after another."""
 
 
 @dataclass(frozen=True)
@@ -45,31 +50,27 @@ class StoredVideo:
 
 
 class StoredShard:
-    """One built shard. Arrays are read when they are asked for."""
+    """One built shard. Arrays are read when they are asked for; the frames from `remote`, if the folder lacks them."""
 
-    def __init__(self, store: Path, name: str, settings: Settings, record: ShardRecord) -> None:
+    def __init__(
+        self, store: Path, name: str, settings: Settings, record: ShardRecord, remote: ObjectStore | None = None
+    ) -> None:
+        """Raises InputError: one of its small files is missing or damaged."""
         self.name, self.settings, self.split, self.files = name, settings, record.split, record.files or {}
-        self.folder = store / SHARDS / name
-        self.group: Any = zarr.open_group(check_file(self.folder, ROOT, self.files, deep=True).parent, mode="r")
-
-    def array(self, name: str) -> Any:
-        """An array to be sliced, by its name in `data_manifests.layout.ARRAYS`.
-
-        Raises:
-            InputError: it is missing, or its metadata is damaged.
-        """
-        check_file(self.folder, f"{name}/{ROOT}", self.files, deep=True)
-        return self.group[name]
+        self.folder, self._remote = store / SHARDS / name, remote
+        for small in [file for file in self.files if file.endswith(".json")]:
+            check_file(self.folder, small, self.files, deep=True)
+        self.attributes: dict[str, Any] = json.loads((self.folder / ROOT).read_bytes())["attributes"]
 
     def __getitem__(self, array: str) -> np.ndarray:
-        """A whole array.
+        """A whole array, by its name in `data_manifests.layout.ARRAYS`.
 
         Raises:
-            InputError: it is missing or damaged.
+            InputError: its file is damaged, or its metadata tell of more than there is.
         """
-        stored = self.array(array)
-        check_file(self.folder, data_file(Path(array), stored.ndim).as_posix(), self.files, deep=True)
-        return stored[:]
+        file = data_file(Path(array), 1 + len(row_shape(array, self.settings.K, self.settings.views)))
+        check_file(self.folder, file.as_posix(), self.files, deep=True)
+        return read_array(self.folder, array, self.settings)
 
     def table(self, name: str) -> pa.Table:
         """One of the shard's tables, by its file's name. Raises as an array does."""
@@ -83,7 +84,7 @@ class StoredShard:
         tubes: dict[str, list[Tube]] = {}
         for row, video_id in enumerate(table["video_id"].to_pylist()):
             tubes.setdefault(video_id, []).append(Tube(index[row], label[row], first[row], boxes_of(table, row)))
-        notes = {note["video_id"]: note for note in self.group.attrs["videos"]}
+        notes = {note["video_id"]: note for note in self.attributes["videos"]}
         return tuple(
             StoredVideo(
                 video["video_id"], row, video["frames"], video["width"], video["height"],
@@ -100,13 +101,12 @@ class StoredShard:
             InputError: a frame is damaged.
         """
         rows = slice(video.first_row + start, video.first_row + stop)
-        offsets = self.array("frames/offsets")[rows.start : rows.stop + 1]
-        content = self.array("frames/bytes")[offsets[0] : offsets[-1]].tobytes()
-        sums = self.array("frames/crc32c")[rows].tolist()
+        offsets, sums = self._offsets[rows.start : rows.stop + 1], self._sums[rows].tolist()
+        content = self._stream(*offsets[[0, -1]].tolist())
         ends = (offsets - offsets[0]).tolist()
         frames = [content[begin:end] for begin, end in zip(ends, ends[1:])]
         for row, frame, expected in zip(range(rows.start, rows.stop), frames, sums, strict=True):
-            if frame_crc32c(self.name, row, frame) != expected:
+            if frame_crc32c(self.name, row, frame) != expected or not self._is_of(video, frame):
                 raise InputError(
                     f"shard {self.name}: frame row {row} is damaged", todo="python -m pipeline verify STORE --repair"
                 )
@@ -118,6 +118,33 @@ class StoredShard:
         if self.settings.frames == "raw":
             return [np.frombuffer(frame, np.uint8).reshape(video.height, video.width, 3) for frame in encoded]
         return [np.asarray(Image.open(io.BytesIO(frame))) for frame in encoded]
+
+    def _stream(self, begin: int, end: int) -> bytes:
+        if not 0 <= begin <= end <= self.files[FRAMES_FILE].size:
+            return b""
+        if self._remote is not None:
+            return self._remote.read(f"{SHARDS}/{self.name}/{FRAMES_FILE}", begin, end) or b""
+        with open(self.folder / FRAMES_FILE, "rb") as frames:
+            frames.seek(begin)
+            return frames.read(end - begin)
+
+    def _is_of(self, video: StoredVideo, frame: bytes) -> bool:
+        """Whether a frame has its video's size: before it is decoded."""
+        if self.settings.frames == "raw":
+            return len(frame) == video.width * video.height * 3
+        try:
+            height, width = simplejpeg.decode_jpeg_header(frame)[:2]
+        except ValueError:
+            return False
+        return (width, height) == (video.width, video.height) and width * height <= MOST_PIXELS
+
+    @cached_property
+    def _offsets(self) -> Integer[np.ndarray, " F_and_1"]:
+        return self["frames/offsets"]
+
+    @cached_property
+    def _sums(self) -> Integer[np.ndarray, " F"]:
+        return self["frames/crc32c"]
 
     def clip_starts(self, video: StoredVideo) -> tuple[Integer[np.ndarray, " C"], Integer[np.ndarray, " C"]]:
         """The rows of a video's clips in the shard, and their first frames in the video."""
@@ -135,39 +162,50 @@ class StoredShard:
         return self["clips/first_frame"]
 
 
-def read_settings(store: Path) -> Settings:
-    """The settings of a store.
+def read_array(folder: Path, array: str, settings: Settings) -> np.ndarray:
+    """A whole array of a shard's folder, not checked but for what its metadata claim.
 
     Raises:
-        InputError: its root group is missing.
+        InputError: its metadata are not of such an array, or tell of more than its file holds.
+        OSError: a file is missing.
     """
-    if not (store / ROOT).is_file():
-        raise InputError(f"{store / ROOT} is missing", todo="python -m pipeline verify STORE --repair")
-    return Settings.from_json(zarr.open_group(store, mode="r").attrs["settings"])  # type: ignore[arg-type]
+    row = row_shape(array, settings.K, settings.views)
+    dtype, path = np.dtype(ARRAYS[array][0]).newbyteorder("<"), data_file(folder / array, 1 + len(row))
+    size = path.stat().st_size
+    try:
+        shape = json.loads((folder / array / ROOT).read_bytes())["shape"]
+        count = int(np.prod(shape, dtype=object))
+        if tuple(shape[1:]) != row or not 0 <= count * dtype.itemsize <= size:
+            raise ValueError(f"shape {shape} in {size} bytes")
+        return np.fromfile(path, dtype, count).reshape(shape)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not hold the array that its metadata tell of", found=str(error),
+            todo="python -m pipeline verify STORE --repair",
+        ) from error  # fmt: skip
 
 
-def read_priors(store: Path) -> Float32[np.ndarray, "P 4"]:
-    """The store's priors.
-
-    Raises:
-        InputError: they are missing.
-    """
-    if not (store / PRIORS / ROOT).is_file():
-        raise InputError(f"{store / PRIORS} is missing", todo="python -m pipeline verify STORE --repair")
-    return np.asarray(zarr.open_array(store / PRIORS, mode="r")[:])
+def read_settings(manifest: Manifest) -> Settings:
+    """The settings of a store."""
+    return Settings.from_json(manifest.attributes.get("settings", {}))
 
 
-def built_shards(store: Path, manifest: Manifest | None = None) -> Iterator[StoredShard]:
+def built_shards(
+    store: Path, manifest: Manifest | None = None, remote: ObjectStore | None = None
+) -> Iterator[StoredShard]:
     """Every shard that is built, by name.
+
+    Args:
+        remote: where the frames are, if the folder has all but them.
 
     Raises:
         InputError: there is no store, or it cannot be read.
     """
     manifest = manifest or load_manifest(store)
-    settings = read_settings(store)
+    settings = read_settings(manifest)
     for name, record in sorted(manifest.shards.items()):
         if record.files is not None:
-            yield StoredShard(store, name, settings, record)
+            yield StoredShard(store, name, settings, record, remote)
 
 
 def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
@@ -179,7 +217,7 @@ def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
     manifest = load_manifest(store)
     for name, record in manifest.shards.items():
         if video_id in record.videos and record.files is not None:
-            shard = StoredShard(store, name, read_settings(store), record)
+            shard = StoredShard(store, name, read_settings(manifest), record)
             return shard, next(video for video in shard.videos if video.video_id == video_id)
     known = [video for record in manifest.shards.values() for video in record.videos]
     raise InputError(

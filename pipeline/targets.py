@@ -11,13 +11,15 @@ from jaxtyping import Bool, Float32, Int16, Int64, Integer, UInt8, UInt16, UInt6
 from data_manifests.errors import InputError
 from data_manifests.kernel import kernel
 from data_manifests.layout import IGNORED
-from pipeline.matching import MatchRule, PriorGrid, encode_rows, make_scratch, match_rows
+from pipeline.matching import MatchRule, PriorGrid, encode_rows, match_rows
 from pipeline.philox import video_key
+from pipeline.prior_search import make_scratch
 from pipeline.views import draw_view, project, whole_frame
 
 MAX_TUBES_OF_CLIP = 64
 """A view's fate of its tubes is stored as bits."""
-MAX_TUBES_OF_VIDEO = 255
+NO_TUBE = MAX_TUBES_OF_VIDEO = 255
+"""`NO_TUBE` stands for the tube of an ignored prior."""
 MAX_SIDE = 8191
 """Of a frame: the rectangle of a view reaches 4 sides far and is stored as int16."""
 _ROWS = 16_384
@@ -36,7 +38,7 @@ class ViewTargets:
         offsets: rows of the arrays below that belong to view r are offsets[r] to offsets[r + 1].
         prior: positives ascending, then ignored ones ascending.
         label: class + 1, or `IGNORED`.
-        tube: the tube's index in its video; 255 for ignored priors.
+        tube: the tube's index in its video; `NO_TUBE` for ignored priors.
         overlap: of prior and tube.
         loc: encoded offsets, zero for ignored priors.
     """
@@ -60,6 +62,7 @@ def video_targets(
     labels: Integer[np.ndarray, " T"],
     clips: Integer[np.ndarray, " C"],
     *,
+    index: Integer[np.ndarray, " T"] | None = None,
     width: int,
     height: int,
     K: int,
@@ -76,6 +79,7 @@ def video_targets(
         boxes: of each tube, one a frame, x1 y1 x2 y2 in pixels.
         first_frame, labels: of each tube; frames are 0-based, labels are class indices.
         clips: first frames of the clips.
+        index: of each tube in its video, where the video has others too; by default 0, 1, 2, ...
         width, height: of the frames, pixels.
         views: augmented views a clip; view 0, the whole frame, comes first.
         mirrored_label: for each class the one that its mirror image shows.
@@ -84,19 +88,24 @@ def video_targets(
         InputError: the video has more tubes, or larger frames, than a target can name; or a box is empty.
     """
     T, C = len(boxes), len(clips)
-    if T > MAX_TUBES_OF_VIDEO:
-        raise InputError(f"{video_id} has {T} tubes", wanted=f"at most {MAX_TUBES_OF_VIDEO}", todo="split the video")
+    index = np.arange(T) if index is None else index
+    if index.max(initial=-1) >= MAX_TUBES_OF_VIDEO:
+        raise InputError(
+            f"{video_id} has {index.max() + 1} tubes", wanted=f"at most {MAX_TUBES_OF_VIDEO}", todo="split the video"
+        )
     if max(width, height) > MAX_SIDE:
         raise InputError(
             f"{video_id} has frames of {width} x {height}",
             wanted=f"sides of at most {MAX_SIDE} pixels",
             todo="build with a smaller --max-side",
         )
-    for index, tube in enumerate(boxes):
+    for place, tube in enumerate(boxes):
         whole = np.isfinite(tube).all(1) & (tube[:, 2:] > tube[:, :2]).all(1)
         if not whole.all():
-            frame = int(first_frame[index]) + int(np.argmin(whole))
-            raise InputError(f"{video_id}: tube {index} has an empty box at frame {frame}", todo="mend the annotation")
+            frame = int(first_frame[place]) + int(np.argmin(whole))
+            raise InputError(
+                f"{video_id}: tube {index[place]} has an empty box at frame {frame}", todo="mend the annotation"
+            )
     length = np.array([len(tube) for tube in boxes], np.int64)
     begin = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     flat = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
@@ -125,7 +134,7 @@ def video_targets(
     while done < C:
         rows, before = _make_rows(capacity, K), done
         done, filled = _fill(
-            done, starts, flat, begin, first, length, class_and_mirror, width, height, K, views,
+            done, starts, flat, begin, first, length, index.astype(np.int64), class_and_mirror, width, height, K, views,
             *video_key(seed, video_id), grid, np.float32(rule.positive_overlap), np.float32(rule.negative_overlap),
             variances, scratch, rectangle, mirrored, sampler, kept, offsets, *rows,
         )  # fmt: skip
@@ -149,7 +158,7 @@ def _make_rows(rows: int, K: int) -> tuple[np.ndarray, ...]:
 @kernel
 @no_type_check
 def _fill(
-    done, starts, flat, begin, first, length, class_and_mirror, width, height, K, views, key0, key1, grid, positive,
+    done, starts, flat, begin, first, length, index, class_and_mirror, width, height, K, views, key0, key1, grid, positive,
     negative, variances, scratch, rectangle, mirrored, sampler, kept, offsets, prior, label, tube, overlap, loc,
 ):  # fmt: skip
     """Fills whole clips from `done` on while the rows last; returns the clips done and the rows filled."""
@@ -194,10 +203,10 @@ def _fill(
             for i in range(M):
                 prior[filled + i], overlap[filled + i] = scratch.prior[i], scratch.overlap[i]
                 if scratch.tube[i] < 0:
-                    label[filled + i], tube[filled + i] = IGNORED, 255
+                    label[filled + i], tube[filled + i] = IGNORED, NO_TUBE
                 else:
                     owner = in_view[scratch.tube[i]]
-                    label[filled + i], tube[filled + i] = class_and_mirror[np.int64(flip), owner] + 1, owner
+                    label[filled + i], tube[filled + i] = class_and_mirror[np.int64(flip), owner] + 1, index[owner]
             filled += M
             for side in range(4):
                 rectangle[done, view, side] = rect[side]

@@ -47,9 +47,9 @@ def upload(store: Path, remote: ObjectStore, progress: Progress | None = None) -
         InputError: the local store is not finished, another store lies there, a local file is damaged, or the object store refuses.
     """
     ours = load_manifest(store)
-    if ours.unfinished:
+    if ours.lacks:
         raise InputError(
-            f"the store at {store} is not finished", found=f"{len(ours.unfinished)} shards are to be built",
+            f"the store at {store} is not finished", found=f"{ours.lacks} are to be built",
             todo="run its `python -m pipeline build` again; it goes on from there",
         )  # fmt: skip
     theirs = check_same_store(ours, remote)

@@ -24,10 +24,8 @@ from data_manifests.layout import (
     SHARDS,
     TABLES,
     Settings,
-    data_file,
     file_crc32c,
     frame_crc32c,
-    row_shape,
     view_crc32c,
     view_heads,
 )
@@ -39,6 +37,7 @@ from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import run_jobs, shard_jobs
 from pipeline.plan import find_videos
 from pipeline.shards import BUILDING, place_shard
+from pipeline.stored import read_array
 
 ROWS_NAMED = 20
 """Damaged rows of an array that are named one by one."""
@@ -84,7 +83,7 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
     """
     manifest, findings = best_manifest(store)
     total = sum(f.size for files in all_files(manifest).values() for f in files.values())
-    known = {MANIFEST, MANIFEST_COPY, LOCK}
+    known = {MANIFEST, MANIFEST_COPY, LOCK, *TABLES.values()}
     for folder, files in all_files(manifest).items():
         for path, record in files.items():
             name = f"{folder}{path}"
@@ -94,7 +93,7 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
                 findings += findings_of(store, folder, path, what, manifest, deep=deep)
             if progress is not None:
                 progress(record.size, total)
-    findings += [Finding("planned, not built: run its build again", f"{SHARDS}/{n}", n) for n in manifest.unfinished]
+    findings += unfinished_parts(manifest, "planned, not built: run its build again")
     findings += _strangers(store, known)
     return findings
 
@@ -106,6 +105,12 @@ def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manife
     if what == DAMAGED and shard and deep and array:
         return _rows(store, shard, array, folder + path, manifest.shards[shard], manifest)
     return [Finding(what, folder + path, shard, array)]
+
+
+def unfinished_parts(manifest: Manifest, what: str) -> list[Finding]:
+    """The shards, and the tables of all shards, that are planned only."""
+    tables = [Finding(what, path) for path in TABLES.values() if path not in manifest.files]
+    return [Finding(what, f"{SHARDS}/{name}", name) for name in manifest.unfinished] + tables
 
 
 def is_small(folder: str, path: str) -> bool:
@@ -200,18 +205,12 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
     settings = Settings.from_json(manifest.attributes["settings"])
     whole = [Finding(DAMAGED, file, shard, array)]
     try:
-        arrays = {name: _read(folder, name, settings) for name in ARRAYS}
+        arrays = {name: read_array(folder, name, settings) for name in ARRAYS}
         videos = pq.read_table(folder / "videos.parquet")["video_id"].to_pylist()
         firsts = [note["first_row"] for note in json.loads((folder / ROOT).read_bytes())["attributes"]["videos"]]
         bad = list(_bad_frames(shard, arrays) if array.startswith("frames/") else _bad_views(shard, arrays, settings))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-    ):  # its metadata are damaged too, and reported by themselves
-        return whole
+    except (InputError, OSError, ValueError, KeyError, IndexError, TypeError):
+        return whole  # its metadata are damaged too, and reported by themselves
     rows = []
     for row in bad[:ROWS_NAMED]:
         if array.startswith("frames/"):
@@ -222,17 +221,6 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
         rows.append(Finding(DAMAGED, file, shard, array, row, name))
     more = len(bad) - len(rows)
     return rows + ([Finding(f"{more} more rows are damaged", file, shard, array)] if more else []) or whole
-
-
-def _read(folder: Path, array: str, settings: Settings) -> np.ndarray:
-    shape = json.loads((folder / array / "zarr.json").read_bytes())["shape"]
-    if tuple(shape[1:]) != row_shape(array, settings.K, settings.views):
-        raise ValueError(f"{array} of shape {shape}")
-    dtype, path = np.dtype(ARRAYS[array][0]).newbyteorder("<"), data_file(folder / array, len(shape))
-    count = int(np.prod(shape, dtype=object))
-    if not 0 <= count * dtype.itemsize <= path.stat().st_size:
-        raise ValueError(f"{array} of shape {shape} in {path.stat().st_size} bytes")
-    return np.fromfile(path, dtype, count).reshape(shape)
 
 
 def _bad_frames(shard: str, arrays: dict[str, np.ndarray]) -> Iterator[int]:

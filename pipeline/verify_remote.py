@@ -8,10 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, MANIFEST_COPY, SHARDS, file_crc32c
-from data_manifests.manifest import check_file, load_manifest
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES, file_crc32c
+from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
-from pipeline.verify import DAMAGED, STRANGE, Finding, all_files, best_manifest, findings_of, is_small
+from pipeline.verify import (
+    DAMAGED,
+    STRANGE,
+    Finding,
+    all_files,
+    best_manifest,
+    findings_of,
+    is_small,
+    unfinished_parts,
+)
 
 
 def verify_remote(remote: ObjectStore, *, deep: bool = False) -> list[Finding]:
@@ -39,13 +48,14 @@ def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -
     ours = load_manifest(scratch)
     strange = [finding.file for finding in findings if finding.what == STRANGE]
     damaged = {finding.file for finding in findings} - set(strange)
-    folders = all_files(ours)
-    if not damaged & {MANIFEST, MANIFEST_COPY} and remote.manifest() != ours:
+    with TemporaryDirectory(prefix="tubelets-") as folder:
+        theirs, _ = _best_manifest(remote, remote.sizes(), Path(folder))
+    if theirs != ours:
         raise InputError(
             f"{scratch} does not hold the store at {remote.url}", todo="give the --scratch that it was built in"
         )
     mended = []
-    for folder, files in folders.items():
+    for folder, files in all_files(ours).items():
         names = [path for path in files if folder + path in damaged]
         for path in names:
             check_file(scratch / folder, path, files, deep=True)
@@ -61,14 +71,18 @@ def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -
     return mended
 
 
-def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: Path) -> Iterator[Finding]:
+def _best_manifest(remote: ObjectStore, sizes: dict[str, int], scratch: Path) -> tuple[Manifest, list[Finding]]:
     copies = [name for name in (MANIFEST, MANIFEST_COPY) if name in sizes]
     if not copies:
         raise InputError(f"no store at {remote.url}", found=f"no {MANIFEST}", todo="check the URL, or build it")
     remote.get(copies, scratch)
-    manifest, wrong = best_manifest(scratch)
+    return best_manifest(scratch)
+
+
+def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: Path) -> Iterator[Finding]:
+    manifest, wrong = _best_manifest(remote, sizes, scratch)
     yield from wrong
-    known = {MANIFEST, MANIFEST_COPY}
+    known = {MANIFEST, MANIFEST_COPY, *TABLES.values()}
     for folder, files in all_files(manifest).items():
         fetched = []
         for path, record in files.items():
@@ -85,5 +99,5 @@ def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: P
                 yield from findings_of(scratch, folder, path, DAMAGED, manifest, deep=deep)
         if folder:
             shutil.rmtree(scratch / folder, ignore_errors=True)
-    yield from (Finding("planned, not uploaded", f"{SHARDS}/{name}", name) for name in manifest.unfinished)
+    yield from unfinished_parts(manifest, "planned, not uploaded")
     yield from (Finding(STRANGE, name) for name in sorted(sizes.keys() - known))

@@ -18,8 +18,8 @@ from typing import no_type_check
 import numpy as np
 
 from data_manifests.kernel import kernel
-from pipeline.matching import mean_iou
 from pipeline.philox import open_stream, skip, uniform
+from pipeline.prior_search import mean_iou
 
 MAX_EXPANSION = 4.0
 MIN_SCALE, MAX_SCALE = 0.3, 1.0

@@ -35,6 +35,7 @@ class CheckpointMeta:
         config: the run's settings.
         unlogged: readings since the last line of the log.
         best: the best validation figure so far.
+        clips: of the split that it was trained on; 0: not recorded.
     """
 
     step: int
@@ -48,6 +49,7 @@ class CheckpointMeta:
     best: float | None = None
     fc6_dilation: str = "6"
     unlogged: tuple[tuple[float, ...], ...] = ()
+    clips: int = 0
 
 
 def save_checkpoint(
@@ -166,6 +168,7 @@ def steps_saved(folder: Path) -> list[int]:
 def link_last(path: Path) -> None:
     """Points `LAST`, beside a checkpoint, to it."""
     link = path.with_suffix(".link")
+    link.unlink(missing_ok=True)  # a killed process left it
     link.symlink_to(path.name)
     os.replace(link, path.parent / LAST)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from contextlib import redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 
 import click
 
-from data_manifests.errors import InputError, quickly_interrupted, run_command_line
+from data_manifests.errors import quickly_interrupted, run_command_line
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
@@ -43,16 +42,10 @@ def cli(
         from data_manifests.priors import make_priors
         from trainer.checkpoint import load_model
         from trainer.detection.find import Detector
-        from trainer.detection.show import detect
+        from trainer.detection.show import check_names, detect
         from trainer.distributed import device_of
 
-    names = Counter(Path(source).stem for source in videos)
-    twice = next((name for name, count in names.items() if count > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"several videos named {twice}", found=", ".join(one for one in videos if Path(one).stem == twice),
-            wanted=f"one for {out / twice}.json", todo="run it once for each, with another --out",
-        )  # fmt: skip
+    check_names(videos)
     where = device_of(device)
     model, meta = load_model(checkpoint)
     detector = Detector(model.to(where).eval(), torch.from_numpy(make_priors(meta.priors)), VARIANCES, where)

@@ -42,6 +42,7 @@ class Origin:
 
     @classmethod
     def of(cls, model: ActNet, store_digest: str, protocol: Protocol) -> Origin:
+        """Of what a network finds in a store (its `content_digest`) by a protocol."""
         settings = protocol.fields()
         deciding = {name: settings[name] for name in ("link", "frame_overlap", "detection", "links")}
         return cls(weights_digest(model), store_digest, json.dumps(deciding, sort_keys=True))

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -40,6 +40,21 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
+    def share(self, values: Iterable[Tensor]) -> None:
+        """Gives all ranks the first one's values, in place."""
+        if self.count > 1:
+            for value in values:
+                dist.broadcast(value, src=0)
+
+    def agree(self, value: int) -> bool:
+        """Whether it is the same on all ranks; waits for them."""
+        if self.count == 1:
+            return True
+        least_and_most = torch.tensor([value, -value], device=self.device)
+        dist.all_reduce(least_and_most, dist.ReduceOp.MIN)
+        least, most = least_and_most.tolist()
+        return least == -most
+
 
 def join(device: str, backend: str = "") -> Ranks:
     """Joins torchrun's process group.
@@ -48,7 +63,7 @@ def join(device: str, backend: str = "") -> Ranks:
         backend: by default NCCL on GPUs, gloo on CPUs.
 
     Raises:
-        InputError: a GPU is asked for and none is there.
+        InputError: as `device_of`.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     place = device_of(device)
@@ -63,7 +78,7 @@ def device_of(name: str) -> torch.device:
     """The device of this process by the name that a command was given: auto, cpu or cuda.
 
     Raises:
-        InputError: a GPU is asked for and none is there.
+        InputError: a GPU is asked for and none is there, or this machine has more processes than GPUs.
     """
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
@@ -72,7 +87,14 @@ def device_of(name: str) -> torch.device:
         )
     if name == "cpu" or not there:
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    place, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if place >= count:
+        raise InputError(
+            f"no GPU is left for process {place + 1} of this machine",
+            found=f"{count} GPU{'s' * (count > 1)} that torch can use",
+            todo=f"torchrun --nproc-per-node {count}, or --device cpu",
+        )
+    return torch.device("cuda", place)
 
 
 def leave() -> None:

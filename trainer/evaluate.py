@@ -28,8 +28,6 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
     def show(video_id: str, done: int, total: int) -> None:
         rate = done / (time.monotonic() - begun)
         print(f"\r\x1b[K{done}/{total} videos, {rate:.1f}/s  {video_id}", end="", file=sys.stderr, flush=True)
-        if done == total:
-            print(file=sys.stderr)
 
     return show
 
@@ -97,6 +95,8 @@ def cli(
             out = out or checkpoint.parent / f"evaluation-{origin.weights[:8]}-{origin.store[:8]}"
             progress = _progress(quiet or not ranks.first)
             evaluation = find_all(model, opened, device=ranks.device, out=out, protocol=protocol, progress=progress)
+            if progress:
+                print(file=sys.stderr)  # ends its line, also where another rank took the last video
             if evaluation is None:
                 return
             metrics = metrics_of(evaluation, model, opened, protocol)

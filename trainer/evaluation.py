@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from jaxtyping import Integer, UInt8
 
 from data_manifests.errors import InputError
@@ -31,9 +28,8 @@ from trainer.metrics.frame import find_boxes
 from trainer.metrics.protocol import ACT, Protocol
 from trainer.metrics.truth import Truth
 from trainer.model import ActNet
+from trainer.peers import Peers
 from trainer.place import Place, Remote
-
-_calls = itertools.count()
 
 
 def open_store(place: Place, split: str | None) -> tuple[Store, str]:
@@ -99,49 +95,6 @@ def _same_bits_on_any_rank(model: ActNet) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that share one evaluation: one, unless torch.distributed runs."""
-
-    rank: int
-    world: int
-
-    @classmethod
-    def here(cls) -> Ranks:
-        if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
-        return cls(0, 1)
-
-    def take(self, places: list[int], call: int) -> Iterator[int]:
-        """Each place is given to one of the ranks, the next one to whoever asks first."""
-        if self.world == 1:
-            yield from places
-            return
-        counter = dist.distributed_c10d._get_default_store()
-        while (turn := counter.add(f"tubelets/evaluation/{call}", 1) - 1) < len(places):
-            yield places[turn]
-
-    def wait(self) -> None:
-        if self.world > 1:
-            dist.barrier()
-
-    def join(self, mine: dict[int, VideoFindings]) -> dict[int, VideoFindings]:
-        """What all ranks found, on every rank."""
-        if self.world == 1:
-            return mine
-        parts: list[dict[int, VideoFindings]] = [{} for _ in range(self.world)]
-        dist.all_gather_object(parts, mine)
-        return {place: findings for part in parts for place, findings in part.items()}
-
-    def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
-        """Rank 0's value, on every rank."""
-        box = [value]
-        if self.world > 1:
-            dist.broadcast_object_list(box, src=0)
-        assert box[0] is not None
-        return box[0]
-
-
 def longest_first(frames: Integer[np.ndarray, "videos"]) -> list[int]:
     """The order in which videos of these lengths are taken, so that no rank ends with a long one."""
     return sorted(range(len(frames)), key=lambda place: (-int(frames[place]), place))
@@ -178,12 +131,15 @@ def find_all(
     video's findings are written to `out/detections` as soon as they are there, and what is found there is not computed
     again; without, they are sent to rank 0 in the end.
 
+    Args:
+        progress: called when this rank is done with a video: its id, how many videos all ranks have taken, and all.
+
     Raises:
         InputError: the checkpoint does not fit the store, its output is not finite, or a file in `out` is damaged or
             of another evaluation.
     """
     check_fit(model, store)
-    ranks, call = Ranks.here(), next(_calls)
+    peers = Peers.here()
     truth = truth_of(store)
     video_ids = store.videos["video_id"].to_pylist()
     folder = out / "detections" if out is not None else None
@@ -192,20 +148,20 @@ def find_all(
     detector = Detector(model, priors, store.meta.variances, device, protocol.detection)
     found: dict[int, VideoFindings] = {}
     with _same_bits_on_any_rank(model):
-        for done, place in enumerate(ranks.take(longest_first(truth.frames), call), start=1):
+        for taken, place in peers.take(longest_first(truth.frames)):
             findings = read_findings(folder, video_ids[place], origin) if folder else None
             if findings is None:
                 findings = _find(detector, store, place, truth, protocol)
                 if folder:
                     write_findings(folder, video_ids[place], findings, origin)
-            if ranks.rank == 0 or folder is None:
+            if peers.rank == 0 or folder is None:
                 found[place] = findings
             if progress:
-                progress(video_ids[place], done, len(video_ids))
-    ranks.wait()
+                progress(video_ids[place], taken, len(video_ids))
+    peers.wait()
     if folder is None:
-        found = ranks.join(found)
-    if ranks.rank != 0:
+        found = peers.gather(found)
+    if peers.rank != 0:
         return None
     if folder is not None:
         remove_unfinished(folder)
@@ -239,10 +195,11 @@ def evaluate_store(
     """
     evaluation = find_all(model, store, device=device, out=out, protocol=protocol, progress=progress)
     metrics = None if evaluation is None else metrics_of(evaluation, model, store, protocol)
-    return Ranks.here().tell(metrics)
+    return Peers.here().tell(metrics)
 
 
 def metrics_of(evaluation: Evaluation, model: ActNet, store: Store, protocol: Protocol) -> dict[str, Any]:
+    """The dictionary of `metrics.json`: the figures, and what they are of."""
     origin = Origin.of(model, store.content_digest, protocol)
     return figures(evaluation, protocol) | {
         "classes": evaluation.classes,

@@ -95,7 +95,7 @@ def _odds_against_background(conf: Float[Tensor, "B P labels"]) -> Float[Tensor,
     exp. Where a logit exceeds background's by 88 the odds are infinite: the original clamps p at FLT_MIN there.
     """
     others = torch.ones(conf.shape[2], device=conf.device)
-    others[0] = 0.0
+    others[:1] = 0.0  # a slice: a number that is written to one element of a CUDA tensor is waited for
     clips = (clip.float() for clip in conf)
     return torch.stack([(clip - clip[:, :1]).mul_(LOG2_E).exp2_() @ others for clip in clips])
 

@@ -12,8 +12,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
-from trainer.checkpoint import CheckpointMeta, newest_checkpoint, read_checkpoint
-from trainer.config import Config
+from trainer.checkpoint import CheckpointMeta, link_last, newest_checkpoint, read_checkpoint
+from trainer.config import Config, from_json
 from trainer.data.batch import Batch
 from trainer.data.cached import open_place
 from trainer.data.loader import Loader
@@ -69,7 +69,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     """Everything a run needs, as its newest checkpoint has it if it is resumed.
 
     Raises:
-        InputError: the store, a weight file or a checkpoint does not fit, or the folder holds a run already.
+        InputError: the store, a weight file or a checkpoint does not fit, the folder holds a run already, or not all
+            processes see it.
     """
     if ranks.device.type == "cpu":
         keep_freed_memory()
@@ -102,13 +103,23 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         if ranks.first and (changed := _changed(of, config)):
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
-        if ranks.first and start >= config.iterations:
-            print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
+    if not ranks.agree(start):
+        raise InputError(
+            "the processes found different checkpoints to go on from",
+            found=f"process {ranks.rank} that of step {start} in {job.checkpoints}",
+            wanted="an --out that all machines see",
+            todo="give one on a file system that they share",
+        )
+    if ranks.first and start >= config.iterations:
+        print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
     log = None
+    if ranks.first and newest is not None:
+        link_last(newest)  # a killed process may have saved it and come no further
     if ranks.first and not job.profile:
         log = Log(job.out, config, start, unlogged)
-        with open(job.out / "weights.txt", "w") as file:
-            report(origins, lambda line: print(line, file=file))
+        if newest is None:
+            with open(job.out / "weights.txt", "w") as file:
+                report(origins, lambda line: print(line, file=file))
         write_record(job, config, store, model, ranks)
     if ranks.first:
         print(
@@ -119,7 +130,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         )
     network: Any = model
     if ranks.count > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
     if config.compile:
         network = torch.compile(network)
     network.train()
@@ -160,6 +171,7 @@ def _changed(of: CheckpointMeta, config: Config) -> str:
 
 
 def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:
+    before = from_json(of.config)
     for what, found, wanted in (
         ("K", of.K, store.meta.K),
         ("classes", of.classes, store.meta.classes),
@@ -168,8 +180,10 @@ def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) ->
         ("norm", of.norm, config.norm),
         ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
         ("store", of.store, store.meta.digest),
-        ("seed", of.config["seed"], config.seed),
-        ("batch", of.config["batch"], config.batch),
+        ("number of clips", of.clips or store.clips, store.clips),  # another split, or the store has grown
+        ("seed", before.seed, config.seed),
+        ("batch", before.batch, config.batch),
+        ("frozen", before.frozen, config.frozen),
     ):
         if found != wanted:
             raise InputError(

@@ -85,6 +85,8 @@ def cli(
     if "milestones" in given:
         given["milestones"] = _milestones(given["milestones"])
     config = load_config(preset, given)
+    if config.eval_every and not val_store:
+        raise InputError(f"--eval-every {config.eval_every}", wanted="a store to validate on", todo="add --val-store")
     with quickly_interrupted():
         from trainer.distributed import join, leave, together
         from trainer.prepare import Job

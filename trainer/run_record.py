@@ -25,15 +25,20 @@ RECORD, LOG, PROFILE = "run.json", "metrics.jsonl", "profile.json"
 
 
 def write_record(job: Job, config: Config, store: Store, model: ActNet, ranks: Ranks) -> None:
-    """Writes `run.json` into the run's folder: the preset's name, all settings, and what else decides the run."""
+    """Writes `run.json` into the run's folder: the preset's name, all settings, and what else decides the run.
+
+    A run that is resumed without `--init` keeps the file that it began with.
+    """
+    place = job.out / RECORD
+    before = _read_json(place) if job.resume and place.exists() else {}
     content = {
         "version": version("tubelets"), "preset": job.preset, "config": dataclasses.asdict(config), "K": model.K,
         "classes": model.classes, "store": str(job.store), "split": job.split, "store_digest": store.meta.digest,
-        "clips": store.clips, "init": str(job.init or "random weights"),
+        "clips": store.clips, "init": str(job.init or before.get("init", "random weights")),
         "weights": sum(parameter.numel() for parameter in model.parameters()),
         "processes": f"{ranks.count} x {ranks.device.type}",
     }  # fmt: skip
-    write_atomically(job.out / RECORD, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(place, (json.dumps(content, indent=1) + "\n").encode())
 
 
 @dataclass(frozen=True)

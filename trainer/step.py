@@ -57,8 +57,11 @@ def train_step(
         batch = host_batch.to(device)
         images = model.normalise(batch.frames)
         if config.distort:
-            matrices = np.stack([colour_matrix(config.seed, place + i) for i in range(len(batch.clips))])
-            images = distort(images, torch.from_numpy(matrices).to(device, non_blocking=True), model.mean)
+            colours = np.stack([colour_matrix(config.seed, place + i) for i in range(len(batch.clips))])
+            matrices = torch.from_numpy(colours)
+            if device.type == "cuda":
+                matrices = matrices.pin_memory()  # CUDA may wait for its stream before it copies pageable memory
+            images = distort(images, matrices.to(device, non_blocking=True), model.mean)
         place += len(batch.clips)
         alone = ranks.count > 1 and (clock.apart or index < len(parts) - 1)
         with network.no_sync() if alone else nullcontext():

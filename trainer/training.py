@@ -8,8 +8,6 @@ import signal
 import time
 from pathlib import Path
 
-import torch
-
 from data_manifests.errors import InputError
 from trainer.checkpoint import (
     CheckpointMeta,
@@ -71,7 +69,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
             if scored or last or done % config.save_every == 0:
                 stopped = read(0) or stopped
                 if scored:
-                    figure = _validate(average.model if average else learner.model, job, ranks.device, log, done)
+                    figure = _validate(average.model if average else learner.model, job, ranks, log, done)
                     better = best is None or figure > best
                     best = figure if better else best
                 _check_finite(learner.model, step, job.checkpoints, ranks)
@@ -129,12 +127,13 @@ def _divides(every: int, done: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def _validate(model: ActNet, job: Job, device: torch.device, log: Log | None, step: int) -> float:
-    """frame-mAP@0.5, on every rank."""
+def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int) -> float:
+    """frame-mAP@0.5, on every rank: of the network that the first one saves, whose batch statistics are its own."""
     from trainer.evaluation import evaluate_store, open_store  # not every run validates
 
     assert job.val_store is not None
-    metrics = evaluate_store(model, open_store(job.val_store, None)[0], device=device)
+    ranks.share(model.buffers())
+    metrics = evaluate_store(model, open_store(job.val_store, None)[0], device=ranks.device)
     frame, video = metrics["frame_map"]["0.5"], metrics["video_map"]["0.5"]
     if frame is None:
         raise InputError(f"--val-store {job.val_store} has no ground truth to validate on", todo="give another")
@@ -153,9 +152,11 @@ def _check_finite(model: ActNet, step: int, checkpoints: Path, ranks: Ranks) -> 
 def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
     """The message that ends a diverged run. The checkpoint whose weights gave the bad loss is set aside."""
     aside = checkpoint_path(checkpoints, error.step)
+    good = [step for step in steps_saved(checkpoints) if step < error.step]
     if ranks.first and aside.exists():
         aside.rename(aside.with_name(f"diverged-{aside.name}"))
-    good = [step for step in steps_saved(checkpoints) if step < error.step]
+        if good:
+            link_last(checkpoint_path(checkpoints, good[-1]))
     again = f"go on from {checkpoint_path(checkpoints, good[-1])} by --resume, with" if good else "start again with"
     return InputError(error.what, found=error.found, todo=f"{again} a smaller --base-lr or with --clip-norm")
 
@@ -163,14 +164,18 @@ def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
 def _save(
     run: Prepared, folder: Path, config: Config, done: int, best: float | None, unlogged: list, *, as_best: bool
 ) -> None:
-    """The checkpoint after `done` steps, and a second one that no later step replaces if it is the best."""
+    """The checkpoint after `done` steps, and before it one that no later step replaces if it is the best.
+
+    A run that is killed between the two goes on from an older one, and comes to the best again.
+    """
     meta, (_, model, optimiser) = run.store.meta, run.learner
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
+        run.store.clips,
     )  # fmt: skip
     path = checkpoint_path(folder, done)
-    for name in [path, folder / "best.pt"] if as_best else [path]:
+    for name in [folder / "best.pt", path] if as_best else [path]:
         save_checkpoint(name, model, optimiser, of, run.average.model if run.average else None)
     link_last(path)
     prune_checkpoints(folder, config.keep)

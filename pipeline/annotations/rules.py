@@ -37,6 +37,7 @@ class Oddity:
 
     @property
     def meaning(self) -> str:
+        """What the rule does, of `RULES`."""
         return RULES[self.rule]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_manifests.prior_spec import ACT300
-from pipeline.matching import Match, MatchRule, encode, match_clip, mean_iou, prior_grid
+from pipeline.matching import Match, MatchRule, encode_rows, match_clip, prior_grid
+from pipeline.prior_search import mean_iou
 from tests.oracles import matching as plain
 
 GRID, RULE = prior_grid(ACT300), MatchRule()
@@ -40,7 +41,8 @@ def test_plain_numpy_matches_as_the_original_too(data: dict[str, np.ndarray]) ->
     for row in range(0, len(data["name"]), 5):
         boxes = data["gt_boxes"][data["gt_ptr"][row] : data["gt_ptr"][row + 1]]
         prior, tube, overlap = plain.match(boxes, GRID.boxes)
-        loc = encode(boxes[tube], GRID.boxes[prior], RULE)
+        loc = np.zeros((len(prior), *boxes.shape[1:]), np.float32)
+        encode_rows(boxes, GRID.boxes, prior, tube, np.array(RULE.variances, np.float32), loc)
         _check(data, row, Match(prior, tube, overlap, loc))
 
 

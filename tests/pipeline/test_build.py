@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
+from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, file_crc32c
 from data_manifests.manifest import load_manifest
 from pipeline import jobs
 from pipeline.build import LOCK, only_build
 from pipeline.jobs import run_jobs
+from pipeline.verify import verify
 from tests.pipeline.own_data import tube_rows
 from tests.pipeline.small_store import SHARDS, VIDEOS, build_small, refusal, tree
 from trainer.data.reader import Store
@@ -74,8 +77,9 @@ def test_interrupted_after_each_shard(small_root: Path, small_store: Path, tmp_p
         unfinished = load_manifest(store).unfinished
         assert len(unfinished) == len(SHARDS) - done - 1
         message = refusal(Store.open, store)
-        if unfinished:
-            assert f"{len(unfinished)} of {len(SHARDS)} shards are to be built" in message
+        assert "is not finished" in message
+        assert (f"{len(unfinished)} of {len(SHARDS)} shards" if unfinished else "the tables") in message
+        assert all("not built" in finding.what for finding in verify(store))
     report = build_small(small_root, store)
     assert report.shards == 0
     assert tree(store) == tree(small_store)
@@ -238,6 +242,28 @@ def test_more_videos_leave_what_is_there_alone(small_root: Path, small_store: Pa
     assert before.items() <= after.items()
     assert tree(store) == tree(small_store)
     assert (reading.sample(0, 1).frames == first.frames).all()
+
+
+def test_a_reader_at_any_moment_of_a_build_that_adds_videos(
+    small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first record on it is told that the store is not finished, then it opens the whole."""
+    store, seen = tmp_path / "s", []
+    build_small(small_root, store, split="train")
+    for name in ("replace", "rename"):
+
+        def watched(*args: object, real: object = getattr(os, name), **kwargs: object) -> None:
+            real(*args, **kwargs)  # type: ignore[operator]
+            try:
+                seen.append(Store.open(store).content_digest)
+            except InputError as error:
+                seen.append(error.what)
+
+        monkeypatch.setattr(os, name, watched)
+    build_small(small_root, store)
+    told = [what for what, _ in groupby(seen)]
+    assert told == [f"the store at {store} is not finished", Store.open(small_store).content_digest]
+    assert len(seen) > 8
 
 
 def test_an_interrupted_build_keeps_its_plan(small_root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -66,6 +67,9 @@ def test_the_command_line_builds_on_a_cluster(
     build = ["build", *settings, "--views", str(VIEWS), "--store", "s", "--scheduler", cluster.scheduler_address]
     told = CliRunner().invoke(cli, build)
     assert told.exit_code == 0, told.exception
+    assert re.search(
+        rf"built {len(SHARDS)} shards, {sum(VIDEOS.values())} frames in [\d.]+ s \([\d,]+ frames/s\)", told.output
+    )
     assert tree(tmp_path / "s") == tree(small_store)
 
 

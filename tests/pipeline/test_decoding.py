@@ -31,9 +31,9 @@ FRAMES = 24
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """One whole video, one whose middle is overwritten; a tube that the damage cuts, and one that comes after it."""
+    """One whole video, one whose middle is overwritten; a tube that comes after the damage, and one that it cuts."""
     root = tmp_path / "d"
-    rows = [tube_rows(f"Run/{name}", 3, 20) for name in ("good", "bad")] + [tube_rows("Run/bad", 22, 3, tube=1)]
+    rows = [tube_rows("Run/bad", 22, 3, tube=1)] + [tube_rows(f"Run/{name}", 3, 20) for name in ("good", "bad")]
     write_own(root, "".join(rows))
     for name in ("good", "bad"):
         write_video(root / "videos/Run" / f"{name}.avi", moving_square(FRAMES))
@@ -65,7 +65,10 @@ def test_a_damaged_video_is_kept_up_to_the_damage(root: Path, tmp_path: Path) ->
     assert frames["Run/good"] == FRAMES
     assert 2 < kept < FRAMES
     (tube,) = (row for row in opened.tubes.to_pylist() if row["video_id"] == "Run/bad")
-    assert (tube["tube"], tube["first_frame"], len(tube["boxes"])) == (0, 2, kept - 2)
+    assert (tube["tube"], tube["first_frame"], len(tube["boxes"])) == (1, 2, kept - 2)
+    samples = [opened.sample(clip, 0) for clip in range(opened.clips)]
+    of_bad = [sample.targets.tube.tolist() for sample in samples if sample.video_id == "Run/bad"]
+    assert {index for tubes in of_bad for index in tubes} == {1}, "targets name the tubes of the table"
     assert np.array_equal(opened.frames("Run/bad", 0, kept), opened.frames("Run/good", 0, kept))
     notes = {n["video_id"]: n["rules"] for n in zarr.open_group(store / "shards/train-00000", mode="r").attrs["videos"]}  # type: ignore[index, union-attr, call-overload]
     assert notes == {"Run/bad": ["kept-before-damage"], "Run/good": []}

@@ -1,10 +1,14 @@
 """A small run of `make faults`: nothing wrong in a store goes unseen."""
 
+import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data_manifests.layout import MANIFEST, MANIFEST_COPY
+from pipeline.verify import verify
 from tests.benchmarks.faults import FAULTS, Stores, inject, prepare
 
 
@@ -19,6 +23,23 @@ def test_no_fault_is_silent(stores: Stores, tmp_path: Path) -> None:
     assert [one for one in caught if one.silent] == []
     assert Counter(one.fault for one in caught) == dict.fromkeys(FAULTS, 1)
     assert {one.by for one in caught} >= {"opening", "reading"}
+
+
+@pytest.mark.parametrize("how", ["a bit flipped", "grown"])
+def test_every_file_is_watched(stores: Stores, tmp_path: Path, how: str) -> None:
+    """All at once, since none may hide behind another; the manifests have tests of their own."""
+    store, draw = tmp_path / "copy", random.Random(0)
+    shutil.copytree(stores.good, store)
+    names = stores.files.keys() - {MANIFEST, MANIFEST_COPY}
+    assert len(names) > 100
+    for name in names:
+        content = bytearray((store / name).read_bytes())
+        if how == "grown":
+            content.append(0)
+        else:
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (store / name).write_bytes(content)
+    assert {finding.file for finding in verify(store, deep=how != "grown")} == names
 
 
 @pytest.mark.parametrize("seed", range(4))

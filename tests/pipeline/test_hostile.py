@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from data_manifests.card import load_card
-from data_manifests.layout import MANIFEST, MANIFEST_COPY, Settings, digest
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, Settings, digest, frame_crc32c
 from data_manifests.manifest import file_records, load_manifest, save_manifest
+from pipeline.alignment import measure_alignment
 from pipeline.frames import open_frames
 from pipeline.inspect import describe_store
+from pipeline.report import report_data
+from pipeline.stored import built_shards
 from pipeline.verify import repair, verify
 from tests.pipeline.own_data import moving_square, plain_settings, write_video
 from tests.pipeline.small_store import Here, build_small, refusal, tree
@@ -60,15 +63,52 @@ def test_a_manifest_that_names_files_outside_the_store(small_root: Path, store: 
     assert tree(store) == before
 
 
+def resign(store: Path, shard: str) -> None:
+    """Gives a shard's changed files the records that they should have: a hostile store, not a damaged one."""
+    manifest = load_manifest(store)
+    record = replace(manifest.shards[shard], files=file_records(store / "shards" / shard))
+    save_manifest(manifest.with_shard(shard, record), store)
+
+
+@pytest.mark.parametrize("shape", [[10**18], [10**30], [-1], [10**10], "4", None, [5, 5]])
+def test_absurd_shapes_with_a_good_checksum(store: Path, shape: object) -> None:
+    for array, look in (("targets/label", describe_store), ("frames/offsets", report_data)):
+        meta = store / "shards/train-00000" / array / "zarr.json"
+        whole = meta.read_bytes()
+        meta.write_text(json.dumps({**json.loads(whole), "shape": shape}))
+        resign(store, "train-00000")
+        before = peak_memory()
+        assert f"{array}/c/0 does not hold the array that its metadata tell of" in refusal(look, store)
+        assert peak_memory() - before < 200e6
+        meta.write_bytes(whole)
+
+
+@pytest.mark.parametrize("side", [700, 60_000])
+def test_a_frame_that_is_another_size_than_its_video_with_a_good_checksum(store: Path, side: int) -> None:
+    """A JPEG bomb in place of a frame: its header tells of more than there is."""
+    folder = store / "shards/train-00000"
+    stream = bytearray((folder / "frames/bytes/c/0").read_bytes())
+    end = int.from_bytes((folder / "frames/offsets/c/0").read_bytes()[8:16], "little")
+    size = stream.index(b"\xff\xc0") + 5  # of the start of frame: height, then width
+    stream[size : size + 4] = struct.pack(">HH", side, side)
+    (folder / "frames/bytes/c/0").write_bytes(stream)
+    sums = bytearray((folder / "frames/crc32c/c/0").read_bytes())
+    sums[:4] = frame_crc32c("train-00000", 0, bytes(stream[:end])).to_bytes(4, "little")
+    (folder / "frames/crc32c/c/0").write_bytes(sums)
+    resign(store, "train-00000")
+    before = peak_memory()
+    for look in (report_data, lambda store: measure_alignment(list(built_shards(store)))):
+        assert "shard train-00000: frame row 0 is damaged" in refusal(look, store)
+    assert peak_memory() - before < 200e6
+
+
 @pytest.mark.parametrize("shape", [[10**18, 4, 4], [10**30, 4, 4], [-1, 4, 4], [1 << 63, 4, 4], "4", None])
 def test_absurd_shapes_in_a_damaged_shard(store: Path, shape: object) -> None:
     """`verify` looks into a shard's arrays when one of its files is damaged."""
     folder = store / "shards/train-00000"
     meta = folder / "targets/loc/zarr.json"
     meta.write_text(json.dumps({**json.loads(meta.read_bytes()), "shape": shape}))
-    manifest = load_manifest(store)
-    record = replace(manifest.shards["train-00000"], files=file_records(folder))
-    save_manifest(manifest.with_shard("train-00000", record), store)
+    resign(store, "train-00000")
     content = bytearray((folder / "targets/loc/c/0/0/0").read_bytes())
     content[100] ^= 1
     (folder / "targets/loc/c/0/0/0").write_bytes(content)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_manifests.layout import IGNORED
 from pipeline.census import LENGTHS, MATCHES, OVERLAPS
-from pipeline.inspect import describe_store
+from pipeline.inspect import describe_store, find_clip
 from pipeline.report import report_data, write_report
 from pipeline.stored import StoredShard, built_shards
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
@@ -114,7 +114,7 @@ def test_inspect_says_whether_a_store_is_well(small_store: Path, tmp_path: Path)
     assert "train-00001/frames/bytes" in found
 
 
-@pytest.mark.parametrize("damaged", ["targets/offsets/c/0", "videos.parquet"])
+@pytest.mark.parametrize("damaged", ["targets/offsets/c/0", "videos.parquet", "zarr.json", "views/kept/zarr.json"])
 def test_a_damaged_array_or_table_is_refused_by_name(small_store: Path, tmp_path: Path, damaged: str) -> None:
     store = tmp_path / "store"
     shutil.copytree(small_store, store)
@@ -124,6 +124,14 @@ def test_a_damaged_array_or_table_is_refused_by_name(small_store: Path, tmp_path
     file.write_bytes(content)
     for look in (describe_store, report_data):
         assert f"train-00001/{damaged} is damaged" in refusal(look, store)
+
+
+def test_a_damaged_target_is_not_drawn(small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    file = store / "shards/train-00000/targets/loc/c/0/0/0"
+    file.write_bytes(b"\1" + file.read_bytes()[1:])
+    assert "targets/loc/c/0/0/0 is damaged" in refusal(find_clip, store, "Run/v_0:2", 0)
 
 
 def test_strange_clips_have_reasons_and_pictures(small_store: Path, data: dict) -> None:

@@ -12,6 +12,7 @@ import simplejpeg
 import zarr
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from data_manifests.layout import ARRAYS
 from data_manifests.manifest import load_manifest
@@ -40,6 +41,19 @@ def test_every_frame_is_the_source_frame_encoded(small_root: Path, small_store: 
                 assert stream[offsets[row] : offsets[row + 1]] == encode_frame(frame, "jpeg:95")
                 row += 1
         assert row == len(offsets) - 1 == shard["frames/crc32c"].shape[0]
+
+
+def test_a_shard_records_how_each_video_was_decoded(small_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    images = root / "frames" / "Run" / "b"
+    images.mkdir(parents=True)
+    for number, picture in enumerate(moving_square(K)):
+        Image.fromarray(picture).save(images / f"{number}.png")
+    write_video(root / "videos" / "Run" / "a.avi", moving_square(K))
+    write_own(root, tube_rows("Run/a", 1, K) + tube_rows("Run/b", 1, K))
+    build_small(root, tmp_path / "s")
+    notes = zarr.open_group(tmp_path / "s" / "shards" / "train-00000", mode="r").attrs["videos"]
+    assert {note["video_id"]: note["decoder"] for note in notes} == {"Run/a": "pyav", "Run/b": "images"}
 
 
 def test_raw_frames_are_lossless(small_root: Path, tmp_path: Path) -> None:

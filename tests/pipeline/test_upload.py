@@ -7,7 +7,7 @@ import pytest
 import s3fs
 from click.testing import CliRunner, Result
 
-from data_manifests.layout import MANIFEST
+from data_manifests.layout import MANIFEST, MANIFEST_COPY
 from data_manifests.manifest import Manifest, load_manifest
 from data_manifests.object_store import ObjectStore
 from pipeline.__main__ import cli
@@ -70,6 +70,27 @@ def test_a_store_at_a_url_is_inspected(s3: str, small_store: Path, tmp_path: Pat
     assert "--scratch" in str(run("inspect", url, "--browse").exception)
 
 
+def test_the_page_of_a_store_at_a_url_is_that_of_its_folder(
+    s3: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the frames, those alone are fetched that are shown or measured."""
+    url, remote = f"{s3}/reported", ObjectStore(f"{s3}/reported")
+    upload(small_store, remote)
+    asked, real = [], ObjectStore.get
+    monkeypatch.setattr(ObjectStore, "get", lambda self, names, to: asked.extend(names) or real(self, names, to))
+    monkeypatch.chdir(tmp_path)
+    assert "report: reported.html" in run("report", url).output
+    run("report", small_store, "-o", "here.html")
+    assert Path("reported.html").read_bytes() == Path("here.html").read_bytes()
+    assert len(asked) == len(set(asked)) > 10
+    assert not [name for name in asked if "frames/bytes/c" in name]
+    content = bytearray((small_store / FRAMES).read_bytes())
+    content[40] ^= 1
+    put_bytes(url, FRAMES, bytes(content))
+    assert "test-00000: frame row 0 is damaged" in str(run("report", url, "-o", "damaged.html").exception)
+    assert not Path("damaged.html").exists()
+
+
 def test_puts_that_fail(
     s3: str, small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +136,7 @@ def _built_and_planned(remote: ObjectStore) -> tuple[int, int] | None:
     return len(built), len(there.unfinished)
 
 
-def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, small_store: Path, tmp_path: Path) -> None:
     url, scratch = f"{s3}/damaged", tmp_path / "scratch"
     build_small(small_root, scratch, split="test")
     assert "no store at" in str(run("verify", url).exception)
@@ -135,6 +156,9 @@ def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, tmp_pa
     ):  # fmt: skip
         assert words in found.output
     assert len(found.output.splitlines()) == 5
+    mistaken = run("verify", url, "--repair", "--scratch", small_store)
+    assert f"{small_store} does not hold the store at {url}" in str(mistaken.exception)
+    assert ObjectStore(url).read(MANIFEST_COPY) == (scratch / MANIFEST_COPY).read_bytes(), "the last good one"
     repaired = run("verify", url, "--repair", "--scratch", scratch)
     assert repaired.exit_code == 0, repaired.exception
     assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)

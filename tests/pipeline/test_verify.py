@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_manifests.card import load_card
-from data_manifests.layout import MANIFEST, MANIFEST_COPY
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES
+from data_manifests.manifest import load_manifest
 from pipeline.verify import Finding, repair, verify
 from tests.pipeline.small_store import SHARDS, Here, build_small, refusal, tree
 from trainer.data.reader import Store
@@ -154,7 +155,11 @@ def test_an_unfinished_store(small_root: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         build_small(small_root, tmp_path / "s", progress=stop)
-    assert sum("planned, not built" in f.what for f in verify(tmp_path / "s")) == len(SHARDS) - 1
+    found = verify(tmp_path / "s")
+    assert {f.what for f in found} == {"planned, not built: run its build again"}
+    unbuilt = {f"shards/{name}" for name in load_manifest(tmp_path / "s").unfinished}
+    assert len(unbuilt) == len(SHARDS) - 1
+    assert {f.file for f in found} == unbuilt | set(TABLES.values())
 
 
 def test_progress_covers_every_byte(store: Path) -> None:

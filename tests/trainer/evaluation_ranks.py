@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,13 +23,17 @@ import trainer.evaluate
 import trainer.evaluation
 import trainer.evaluation_table
 import trainer.pictures
+import trainer.training
 from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
 from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
 from trainer.detection.find import Detector
 from trainer.detection.tubelets import VideoTubelets
+from trainer.detections_file import weights_digest
 from trainer.model import ActNet
+from trainer.peers import Peers
+from trainer.prepare import Job
 
 LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
 
@@ -48,6 +53,19 @@ def start(
         errors: folder for what each rank says on stderr, `0`, `1`, ...
         stuck: a rank that never gets done with its second video, while the others take their time.
     """
+    return _start(world, _evaluate, out, checkpoint, errors, stuck)
+
+
+def start_validation() -> list[tuple[BaseProcess, Connection]]:
+    """Starts two ranks of a training run that validates.
+
+    Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, what it
+    gathers of {rank: rank}, and what it takes of 7, 8 and 9.
+    """
+    return _start(2, _validate)
+
+
+def _start(world: int, work: Callable[..., None], *arguments: object) -> list[tuple[BaseProcess, Connection]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with socket.socket() as free:
@@ -56,18 +74,14 @@ def start(
     ranks = []
     for rank in range(world):
         told, tell = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(out, checkpoint, rank, world, port, errors, tell, stuck))
+        process = context.Process(target=_rank, args=(rank, world, port, work, tell, *arguments))
         process.start()
         tell.close()
         ranks.append((process, told))
     return ranks
 
 
-def _rank(
-    out: Path, checkpoint: Path, rank: int, world: int, port: int, errors: Path, tell: Connection, stuck: int | None
-) -> None:
-    sys.stderr = open(errors / str(rank), "w")  # noqa: SIM115
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+def _rank(rank: int, world: int, port: int, work: Callable[..., None], tell: Connection, *arguments: object) -> None:
     if world > 1:
         os.environ |= {
             "RANK": f"{rank}",
@@ -76,6 +90,34 @@ def _rank(
             "MASTER_PORT": f"{port}",
         }
         torch.set_num_threads(1)  # as torchrun does
+    work(rank, tell, *arguments)
+
+
+def _validate(rank: int, tell: Connection) -> None:
+    ranks = trainer.distributed.join("cpu")
+    torch.manual_seed(0)
+    model = ActNet(ACT300, 2, 2, 1 / 16, "batch")
+    for buffer in model.buffers():
+        buffer.fill_(1 + rank)  # as after a step, which moves each rank's by its own clips
+    validated: list[str] = []
+
+    def evaluate(model: ActNet, store: object, device: torch.device) -> dict[str, dict[str, float]]:
+        validated.append(weights_digest(model))
+        return {"frame_map": {"0.5": 0.0}, "video_map": {"0.5": 0.0}}
+
+    trainer.evaluation.open_store = lambda *_: (None, "")  # type: ignore[assignment, return-value]
+    trainer.evaluation.evaluate_store = evaluate  # type: ignore[assignment]
+    job = Job(Path("store"), Path("out"), val_store=Path("val"))
+    trainer.training._validate(model, job, ranks, None, 1)
+    peers = Peers.here()
+    gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
+    tell.send((validated, [ranks.agree(5), ranks.agree(rank)], gathered, taken))
+    peers.wait()  # rank 0 holds the counter
+
+
+def _evaluate(rank: int, tell: Connection, out: Path, checkpoint: Path, errors: Path, stuck: int | None) -> None:
+    sys.stderr = open(errors / str(rank), "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     store = model_and_store()[1]
     Store.open = classmethod(lambda cls, path, split=None: store)  # type: ignore[assignment, method-assign]
 

@@ -107,10 +107,13 @@ def test_a_video_is_not_overwritten_by_its_own_picture(checkpoint, tmp_path, mon
 
 
 def test_two_videos_of_one_name_do_not_overwrite_each_other(checkpoint, tmp_path, monkeypatch):
-    sources = [tmp_path / folder / "clip.mp4" for folder in "ab"]
-    with pytest.raises(InputError, match="several videos named clip"):
-        _detect(monkeypatch, "--checkpoint", checkpoint, *sources, "--out", tmp_path / "out", "--device", "cpu")
-    assert list(tmp_path.iterdir()) == []
+    videos = [tmp_path / folder / "clip.mp4" for folder in "ab"]
+    for video in videos:
+        video.parent.mkdir()
+        write_video(video, iter(_frames(3)), Fraction(10))
+    with pytest.raises(InputError, match=r"clip\.json[\s\S]*a/clip\.mp4[\s\S]*b/clip\.mp4"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, *videos, "--out", tmp_path / "out", "--device", "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_rotated_video_is_read_upright(tmp_path):

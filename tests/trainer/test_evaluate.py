@@ -12,7 +12,7 @@ import torch
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
-from tests.trainer.evaluation_ranks import LENGTHS, model_and_store, start
+from tests.trainer.evaluation_ranks import LENGTHS, model_and_store, start, start_validation
 from tests.trainer.memory_store import MemoryStore
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.data.reader import Store
@@ -317,3 +317,16 @@ def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
         )
     assert end.value.code == 2
     assert "act" in capsys.readouterr().err
+
+
+def test_ranks_validate_the_network_that_the_first_one_saves() -> None:
+    """Batch statistics differ from rank to rank after a step."""
+    ranks = start_validation()
+    (first, agreed, gathered, taken), (second, _, _, others) = [told.recv() for _, told in ranks]
+    for process, _ in ranks:
+        process.join(60)
+    assert first == second
+    assert len(first) == 1
+    assert agreed == [True, False]
+    assert gathered == {0: 0, 1: 1}
+    assert sorted(taken + others) == [(1, 7), (2, 8), (3, 9)]

@@ -54,6 +54,14 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         join("cuda")
 
 
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match=r"process 3 of this machine[\s\S]*2 GPUs[\s\S]*--nproc-per-node 2"):
+        join("auto")
+
+
 def test_footage_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="clip has no frame\n  do: give a video that decodes"):
         find_tubes(object.__new__(Detector), iter([]), "clip")

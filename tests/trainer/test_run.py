@@ -18,7 +18,8 @@ import torch
 
 from data_manifests.errors import InputError
 from tests.benchmarks.kills import logged
-from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, steps_saved
+from tests.trainer.tiny_store import write_tiny_store
+from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.prepare import Job
@@ -188,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_clips_and_last_good_checkpoin
     assert "step-00000001.pt" in stopped.value.todo
     newest = newest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None
-    assert newest.name == "step-00000001.pt"
+    assert newest.name == (tmp_path / "checkpoints/last.pt").resolve().name == "step-00000001.pt"
     assert all(value.isfinite().all() for value in read_checkpoint(newest)[0]["model"].values())
 
 
@@ -213,6 +214,47 @@ def test_the_best_checkpoint_is_kept_whatever_comes_after(
     _train(tiny_store, tmp_path, resume=True, **changed, iterations=4)
     _, meta = read_checkpoint(tmp_path / "checkpoints/best.pt")
     assert (meta.step, meta.best) == (4, 0.6)
+
+
+def test_a_run_killed_between_its_newest_and_its_best_checkpoint_loses_neither(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """What is written last is what a resumed run goes on from: it comes to the best one again."""
+    monkeypatch.setattr("trainer.training._validate", lambda *_: 0.5)
+    written: list[Path] = []
+
+    def killed(path: Path, *rest: object) -> None:
+        if written:
+            raise _Stopped
+        save_checkpoint(path, *rest)
+        written.append(path)
+
+    monkeypatch.setattr("trainer.training.save_checkpoint", killed)
+    changed = {"iterations": 2, "save_every": 5, "val_store": tiny_store}
+    with pytest.raises(_Stopped):
+        _train(tiny_store, tmp_path, **changed)
+    monkeypatch.setattr("trainer.training.save_checkpoint", save_checkpoint)
+    _train(tiny_store, tmp_path, resume=True, **changed)
+    assert read_checkpoint(tmp_path / "checkpoints/best.pt")[1].best == 0.5
+
+
+def test_a_run_killed_before_it_linked_its_last_checkpoint_links_it(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    last = tmp_path / "checkpoints/last.pt"
+
+    def killed(path: Path) -> None:
+        path.with_suffix(".link").symlink_to(path.name)
+        raise _Stopped
+
+    with monkeypatch.context() as at_link:
+        at_link.setattr("trainer.training.link_last", killed)
+        with pytest.raises(_Stopped):
+            _train(tiny_store, tmp_path, iterations=1)
+    assert not last.exists()
+    _train(tiny_store, tmp_path, iterations=1, resume=True)
+    assert last.resolve().name == "step-00000001.pt"
+    assert not list(last.parent.glob("*.link"))
 
 
 def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
@@ -243,7 +285,8 @@ def test_averaged_weights_are_the_ones_that_are_loaded(undisturbed: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"), [({"seed": 1}, "seed"), ({"batch": 4}, "batch"), ({"width": 0.125}, "width")]
+    ("changed", "named"),
+    [({"seed": 1}, "seed"), ({"batch": 4}, "batch"), ({"width": 0.125}, "width"), ({"frozen": True}, "frozen")],
 )
 def test_resuming_with_settings_that_change_the_run_is_refused(
     changed: dict, named: str, tiny_store: Path, undisturbed: Path
@@ -261,6 +304,23 @@ def test_resuming_says_what_is_new_or_that_there_is_nothing(
     told = capsys.readouterr().out
     assert re.search(r"other settings \(before / now\): base_lr [\d.e-]+ / 0\.5\n", told)
     assert "nothing to do: 1 steps are done" in told
+
+
+def test_resuming_on_a_store_that_has_grown_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another number of clips\n  found: 15\n  wanted: 16"):
+        _train(write_tiny_store(tmp_path, frames_of_b=8), undisturbed, resume=True, ema=0.9)
+
+
+def test_a_resumed_run_keeps_where_its_weights_came_from(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    first = newest_checkpoint(undisturbed / "checkpoints")
+    changed = {"iterations": 1, "save_every": 1}
+    config = dataclasses.replace(CONFIG, **changed)
+    train(Job(tiny_store, tmp_path, init=first), config, ALONE)
+    told = (tmp_path / "weights.txt").read_text()
+    assert "file step-" in told
+    _train(tiny_store, tmp_path, resume=True, iterations=2)
+    assert (tmp_path / "weights.txt").read_text() == told
+    assert json.loads((tmp_path / "run.json").read_text())["init"] == str(first)
 
 
 def test_a_run_is_not_overwritten(tiny_store: Path, undisturbed: Path) -> None:
@@ -291,6 +351,7 @@ def test_help_needs_no_torch() -> None:
         (["--preset", "demo", "--store", "nowhere"], "nowhere"),
         (["--preset", "demo", "--batch", "0"], "batch"),
         (["--preset", "demo", "--milestones", "1,x"], "1,x"),
+        (["--preset", "demo", "--eval-every", "5"], "--val-store"),
     ],
 )
 def test_bad_input_ends_with_2_and_a_message(arguments, told, tiny_store, tmp_path, monkeypatch, capsys) -> None:

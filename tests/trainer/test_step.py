@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data_manifests.prior_spec import ACT300
@@ -54,6 +55,17 @@ class Watcher(TorchDispatchMode):
         assert waits_not or not crosses, f"a copy from {source.device} to {target.device} is waited for"
 
 
+class ElementWatcher(TorchFunctionMode):
+    """Fails where a number is written to one element: to a slice it is a kernel, but to one element of a CUDA tensor a
+    copy from the host that is waited for (`copy_to` in ATen/TensorIndexing.h). No operator on another device shows it.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__setitem__ and not isinstance(args[2], torch.Tensor):
+            assert args[0][args[1]].dim(), "a number written to one element waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
 def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CONFIG) -> torch.Tensor:
     with device:
         model = ActNet(ACT300, 2, 2, config.width, config.norm)
@@ -72,7 +84,8 @@ def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CON
 
 def test_no_operator_of_a_step_waits() -> None:
     watcher = Watcher("cpu")
-    values = _step(HOST, watcher)
+    with ElementWatcher():
+        values = _step(HOST, watcher)
     assert len(values) == len(VALUES)
     assert {"convolution_backward", "topk", "_foreach_add_"} & watcher.seen
 
@@ -82,6 +95,13 @@ def test_on_a_device_without_values_a_step_needs_none(norm: str) -> None:
     """On `meta`, asking for a value or for a shape that depends on one is an error; so is a copy that is waited for."""
     values = _step(torch.device("meta"), Watcher("meta"), dataclasses.replace(CONFIG, norm=norm))
     assert values.device.type == "meta"
+
+
+def test_the_element_watcher_sees_what_waits() -> None:
+    with ElementWatcher():
+        torch.ones(2)[:1] = 0.0
+        with pytest.raises(AssertionError, match="wait"):
+            torch.ones(2)[0] = 0.0
 
 
 @pytest.mark.parametrize("ask", [torch.Tensor.item, torch.Tensor.nonzero, lambda x: x[x > 0], lambda x: x.to("meta")])

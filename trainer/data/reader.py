@@ -21,6 +21,7 @@ from data_manifests.layout import (
     TABLES,
     Settings,
     check_version,
+    data_file,
     digest,
     frame_crc32c,
     view_crc32c,
@@ -73,14 +74,14 @@ class Store:
         self.path = path
         self.place: Place = path
         manifest = load_manifest(path)
-        if manifest.unfinished:
+        if manifest.lacks:
             raise InputError(
                 f"the store at {path} is not finished",
-                found=f"{len(manifest.unfinished)} of {len(manifest.shards)} shards are to be built",
-                todo="run its `python -m pipeline build` again; it goes on from there",
+                found=f"{manifest.lacks} are to be built",
+                todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
             )
         self.meta = _read_settings(path, manifest)
-        self.priors: Float32[np.ndarray, "P 4"] = _read_priors(path, manifest)
+        self.priors: Float32[np.ndarray, "P 4"] = _read_priors(path, manifest, self.meta.priors.priors)
         records = {n: r for n, r in sorted(manifest.shards.items()) if split in (None, r.split)}
         if not records:
             there = sorted({record.split for record in manifest.shards.values()})
@@ -203,9 +204,12 @@ def _read_table(store: Path, place: str, manifest: Manifest) -> pa.Table:
     return pq.read_table(check_file(store, place, manifest.files, deep=True))
 
 
-def _read_priors(store: Path, manifest: Manifest) -> Float32[np.ndarray, "P 4"]:
-    for name in manifest.files:
-        if name.startswith(f"{PRIORS}/"):
-            check_file(store, name, manifest.files, deep=True)
-    shape = json.loads((store / PRIORS / "zarr.json").read_bytes())["shape"]
-    return np.fromfile(store / PRIORS / "c" / "0" / "0", "<f4").reshape(shape)
+def _read_priors(store: Path, manifest: Manifest, count: int) -> Float32[np.ndarray, "P 4"]:
+    place = check_file(store, data_file(Path(PRIORS), 2).as_posix(), manifest.files, deep=True)
+    values = np.fromfile(place, "<f4")
+    if len(values) != 4 * count:
+        raise InputError(
+            f"{place} does not hold the priors of the settings", found=f"{len(values)} numbers", wanted=f"{4 * count}",
+            todo=f"python -m pipeline verify {store} --repair",
+        )  # fmt: skip
+    return values.reshape(count, 4)

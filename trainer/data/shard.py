@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, data_file, row_shape
-from data_manifests.manifest import Files, check_file
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, row_shape
+from data_manifests.manifest import Files, check_file, plain_path
 
 
 class Video(NamedTuple):
@@ -57,11 +57,20 @@ def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shar
         )
     arrays = {array: _map(folder, array, settings, files) for array in ARRAYS}
     rows = pq.read_table(folder / "videos.parquet").to_pylist()
-    videos = tuple(
-        Video(row["video_id"], row["frames"], row["width"], row["height"], name, note["first_row"])
-        for row, note in zip(rows, attributes["videos"], strict=True)
-    )
+    try:
+        videos = tuple(_video(name, row, note) for row, note in zip(rows, attributes["videos"], strict=True))
+    except ValueError as error:
+        raise InputError(
+            f"{folder} holds what no build makes", found=str(error), todo="build the store anew"
+        ) from error
     return Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
+
+
+def _video(shard: str, row: dict[str, Any], note: dict[str, Any]) -> Video:
+    video = Video(plain_path(row["video_id"]), row["frames"], row["width"], row["height"], shard, note["first_row"])
+    if not 0 < video.width * video.height <= MOST_PIXELS:
+        raise ValueError(f"frames of {video.width} x {video.height}, of {video.video_id}")
+    return video
 
 
 def _map(folder: Path, array: str, settings: Settings, files: Files) -> np.ndarray:

@@ -32,6 +32,7 @@ ACT_RULE = DetectionRule()
 @kernel
 @no_type_check
 def class_detections_kernel(boxes, scores, threshold, overlap, top, keep):
+    """See `class_detections`."""
     rows, labels = np.empty(0, np.int64), np.empty(0, np.int16)
     values = np.empty(0, np.float32)
     for label in range(1, scores.shape[1]):
@@ -64,6 +65,7 @@ def class_detections(
 @kernel
 @no_type_check
 def to_pixels_kernel(boxes, width, height):
+    """See `to_pixels`."""
     pixels = np.empty_like(boxes)
     zero = np.float32(0)
     for i in range(boxes.shape[0]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -122,6 +122,23 @@ def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> It
         return
 
 
+def name_of(source: str) -> str:
+    """What the files of a source are called, without a suffix."""
+    return Path(source).stem if not source.isdigit() or Path(source).exists() else f"camera-{source}"
+
+
+def check_names(sources: Sequence[str]) -> None:
+    """Raises InputError if two sources' files would have one name."""
+    named: dict[str, str] = {}
+    for source in sources:
+        other = named.setdefault(name_of(source), source)
+        if other != source:
+            raise InputError(
+                f"{name_of(source)}.json would be written twice", found=f"{other} and {source}",
+                wanted="sources of different names", todo="detect in one of them by itself, with another --out",
+            )  # fmt: skip
+
+
 def detect(
     detector: Detector,
     classes: tuple[str, ...],
@@ -137,7 +154,7 @@ def detect(
     On a terminal, unless `quiet`, a bar tells how many frames are done. A camera is recorded to the mp4 first, and then read like a file.
     """
     out.mkdir(parents=True, exist_ok=True)
-    name = Path(source).stem if not source.isdigit() or Path(source).exists() else f"camera-{source}"
+    name = name_of(source)
     rate, read = open_footage(source)
     picture = out / f"{name}.mp4"
     if name.startswith("camera-"):

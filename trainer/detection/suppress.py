@@ -40,6 +40,7 @@ def _finite(boxes, scores, row):
 @kernel
 @no_type_check
 def class_kernel(boxes, scores, threshold, overlap, top):
+    """See `suppress_class`."""
     n = 0
     rows = np.empty(len(scores), np.int64)
     for row in range(len(scores)):
@@ -90,6 +91,7 @@ def suppress_class(
 @kernel
 @no_type_check
 def tubelet_kernel(boxes, scores, overlap, top):
+    """See `suppress_tubelets`; `overlap` is a sum of K IoUs."""
     n = 0
     rows = np.empty(len(scores), np.int64)
     for row in range(len(scores) - 1, -1, -1):
@@ -176,6 +178,7 @@ def suppress_boxes(
 @kernel
 @no_type_check
 def tube_kernel(first, ptr, boxes, scores, rows, overlap, kept):
+    """See `suppress_tubes`; writes the kept rows into `kept` and returns how many."""
     order = descending(scores, rows[::-1])
     n = len(order)
     longest = 1

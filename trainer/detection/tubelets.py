@@ -41,14 +41,17 @@ class VideoTubelets:
 
     @property
     def K(self) -> int:
+        """Frames a clip."""
         return self.any_boxes.shape[1]
 
     @property
     def starts(self) -> int:
+        """Clips of the video."""
         return len(self.any_ptr) - 1
 
     @property
     def classes(self) -> int:
+        """Classes, background not counted."""
         return self.any_scores.shape[1] - 1
 
 

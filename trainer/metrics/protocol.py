@@ -45,6 +45,7 @@ class Protocol:
 
     @property
     def name(self) -> str:
+        """In a few words."""
         return f"{self.ap_rule}, {self.frames} frames, {self.link} links"
 
     def fields(self) -> dict[str, Any]:

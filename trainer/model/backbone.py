@@ -68,6 +68,7 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """In float32, also under autocast."""
         return F.normalize(x.float(), dim=1, eps=1e-10) * self.weight[:, None, None]
 
 

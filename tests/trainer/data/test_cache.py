@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 import s3fs
 
+from data_manifests.layout import MANIFEST, digest
 from data_manifests.manifest import load_manifest
 from data_manifests.object_store import ObjectStore
+from pipeline.inspect_command import describe_place
 from pipeline.upload import upload
+from pipeline.verify_remote import verify_remote
 from tests.pipeline.small_store import build_small, refusal, tree
 from tests.s3_server import put_bytes
 from trainer.data.cached import open_place, splits_at
@@ -109,6 +113,17 @@ def test_what_arrives_damaged_is_refused(s3: str, small_root: Path, tmp_path: Pa
     assert f"{url}/{frames} is damaged, or was on its way here" in refusal(open_place, place)
     assert not list(place.cache.rglob("frames"))
     assert "no store at" in refusal(open_place, Remote(f"{s3}/nothing", tmp_path / "cache", GB))
+
+
+def test_a_manifest_that_names_files_outside_the_cache(s3: str, small_store: Path, tmp_path: Path) -> None:
+    raw = json.loads((small_store / MANIFEST).read_bytes())
+    raw["files"]["../../victim"] = {"size": 1, "crc32c": 1}
+    raw.pop("digest")
+    put_bytes(f"{s3}/hostile", MANIFEST, json.dumps({**raw, "digest": digest(raw)}).encode())
+    assert "leads out of the store" in refusal(open_place, Remote(f"{s3}/hostile", tmp_path / "cache", GB))
+    assert "leads out of the store" in refusal(describe_place, f"{s3}/hostile", motion=False, as_json=False)
+    assert "leads out of the store" in refusal(verify_remote, ObjectStore(f"{s3}/hostile"), deep=True)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_cache_keeps_its_bounds(s3: str, url: str, small_root: Path, small_store: Path, tmp_path: Path) -> None:

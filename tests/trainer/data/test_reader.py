@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import zarr
 
-from data_manifests.layout import MANIFEST, digest, frame_crc32c
+from data_manifests.layout import MANIFEST, digest, file_crc32c, frame_crc32c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
 from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
@@ -168,15 +170,48 @@ def test_an_image_bomb(store: Path) -> None:
     assert "frames, row 0 is damaged" in refusal(Store.open(store, "train").frames, "Run/v_0", 0, 1)
 
 
-def test_unknown_settings(store: Path) -> None:
-    raw = json.loads((store / "zarr.json").read_bytes())
-    raw["attributes"]["settings"]["colour"] = "yes"
-    (store / "zarr.json").write_text(json.dumps(raw))
+def resign_root(store: Path, name: str) -> None:
+    """Gives a changed file of the root the record that it should have."""
     manifest = load_manifest(store)
-    content = (store / "zarr.json").read_bytes()
-    record = FileRecord(len(content), file_records(store)["zarr.json"].crc32c)
-    save_manifest(replace(manifest, files={**manifest.files, "zarr.json": record}), store)
-    assert "are not what this version knows" in refusal(Store.open, store)
+    record = FileRecord((store / name).stat().st_size, file_crc32c(store / name))
+    save_manifest(replace(manifest, files={**manifest.files, name: record}), store)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [({"settings": {"colour": "yes"}}, "are not what this version knows"), ({"format_version": 2}, "another format version")],
+)  # fmt: skip
+def test_a_root_of_another_version(store: Path, attributes: dict, told: str) -> None:
+    raw = json.loads((store / "zarr.json").read_bytes())
+    raw["attributes"] |= attributes
+    (store / "zarr.json").write_text(json.dumps(raw))
+    resign_root(store, "zarr.json")
+    assert told in refusal(Store.open, store)
+
+
+def test_priors_that_are_not_the_settings(store: Path) -> None:
+    place = store / "priors/c/0/0"
+    place.write_bytes(place.read_bytes()[:-16])
+    resign_root(store, "priors/c/0/0")
+    assert "does not hold the priors of the settings" in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"width": 2**30}, "frames of 1073741824 x 48, of Run/v_0"),
+        ({"video_id": "../../victim"}, "the path '../../victim' leads out"),
+        ({"video_id": "/victim"}, "the path '/victim' leads out"),
+    ],
+)
+def test_videos_that_no_build_makes(store: Path, changed: dict[str, object], told: str) -> None:
+    """Memory is made for a clip's frames before the first is looked at; an evaluation names its files by video."""
+    place = store / "shards/train-00000/videos.parquet"
+    table = pq.read_table(place)
+    rows = table.to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0] | changed, *rows[1:]], table.schema), place)
+    resign(store, "train-00000")
+    assert told in refusal(Store.open, store)
 
 
 def test_an_unfinished_store(store: Path) -> None:
