@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
 
@@ -91,7 +91,7 @@ def load_card(name_or_path: str) -> Card:
                 f"dataset card {path} is not there", wanted="a .toml file", todo="check the path of --dataset"
             )
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"dataset card {path} is not text in UTF-8", found=str(error), todo="save it so"
@@ -99,11 +99,13 @@ def load_card(name_or_path: str) -> Card:
     elif name_or_path in known_cards():
         text = (resources.files("data_manifests") / "cards" / f"{name_or_path}.toml").read_text()
     else:
-        near = difflib.get_close_matches(name_or_path.lower(), known_cards(), n=1)
+        inside = Path(name_or_path) / "card.toml"
         raise InputError(
             f"unknown dataset {name_or_path!r}",
             wanted=f"one of {', '.join(known_cards())}, or the path of a card (.toml)",
-            todo=f"did you mean {near[0]}?" if near else "check --dataset",
+            todo=f"did you mean {inside}?"
+            if inside.is_file()
+            else did_you_mean(name_or_path, known_cards(), "check --dataset"),
         )
     try:
         return _parse(tomllib.loads(text))
@@ -111,11 +113,11 @@ def load_card(name_or_path: str) -> Card:
         raise InputError(f"dataset card {name_or_path} is not TOML", found=str(error), todo="mend that line") from error
     except KeyError as error:
         raise InputError(
-            f"dataset card {name_or_path} lacks {error}", todo="add it; cards/demo.toml is an example"
+            f"dataset card {name_or_path} lacks {error}", todo="add it; data_manifests/cards/demo.toml is an example"
         ) from error
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"dataset card {name_or_path}: {error}", todo="mend it; cards/demo.toml is an example"
+            f"dataset card {name_or_path}: {error}", todo="mend it; data_manifests/cards/demo.toml is an example"
         ) from error
 
 
@@ -167,7 +169,10 @@ def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
     _only(annotations, "annotations.", {"format", "files", *declarable})
     for key in sorted(declarable & annotations.keys() - set(allowed)):
         raise ValueError(f"annotations.{key} is not for the card to say: the format {annotations['format']} fixes it")
-    sides = [int(annotations[side]) for side in ("box_width", "box_height") if side in annotations]
+    for key in ("box_width", "box_height", "first_frame", "first_pixel"):
+        if type(annotations.get(key, 0)) is not int:
+            raise TypeError(f"annotations.{key} must be a whole number, found {annotations[key]!r}")
+    sides = [annotations[side] for side in ("box_width", "box_height") if side in annotations]
     if len(sides) == 1:
         raise ValueError("annotations.box_width and box_height go together: give both, or neither")
     if not all(0 < side < 32768 for side in sides):
@@ -182,8 +187,8 @@ def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
     return {
         "box_size": (sides[0], sides[1]) if sides else None,
         "boxes": boxes,
-        "first_frame": int(annotations.get("first_frame", 0)),
-        "first_pixel": int(first_pixel),
+        "first_frame": annotations.get("first_frame", 0),
+        "first_pixel": first_pixel,
     }
 
 
@@ -211,5 +216,6 @@ def _parse_priors(raw: dict[str, Any]) -> PriorSpec:
 def _only(table: Mapping[str, Any], prefix: str, known: set[str]) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(f"unknown {prefix}{key}" + (f", did you mean {near[0]}?" if near else ""))
+            raise ValueError(
+                f"unknown {prefix}{key}, " + did_you_mean(str(key), known, f"not one of {', '.join(sorted(known))}")
+            )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
-_INTERRUPTED = "interrupted: nothing half-written was left; the same command goes on from here"
+_INTERRUPTED = (
+    "interrupted: nothing half-written was left; the same command goes on from here (trainer.run with --resume)"
+)
 
 
 class InputError(Exception):
@@ -55,6 +60,9 @@ _MACHINE_FAULTS = {
     errno.EACCES: "give yourself permission on that path, or choose another place",
     errno.EPERM: "give yourself permission on that path, or choose another place",
     errno.EROFS: "choose a place that is not mounted read-only",
+    errno.EISDIR: "name a file: that is a folder",
+    errno.ENOTDIR: "choose another place: a part of that path is a file, not a folder",
+    errno.EEXIST: "choose another place, or move away what is there",
 }
 
 
@@ -69,8 +77,11 @@ def machine_fault(error: OSError) -> InputError | None:
 
 
 def fail(error: InputError) -> NoReturn:
-    """Prints the error and ends the process with exit code 2."""
+    """Prints the error and ends the process with exit code 2; torchrun repeats it as the last thing it says."""
     print(f"error: {error}", file=sys.stderr)
+    if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        told = {"message": str(error), "extraInfo": {"py_callstack": str(error), "timestamp": str(int(time.time()))}}
+        Path(place).write_text(json.dumps({"message": told}))
     raise SystemExit(BAD_INPUT)
 
 

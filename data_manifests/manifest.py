@@ -126,15 +126,16 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     Each process has a temporary name of its own; `remove_unfinished` removes what a killed one left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    place = path.absolute()  # "." has no name
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no file
+        error.filename = str(path)  # a full disk names no file, others the temporary one
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -103,7 +103,9 @@ def build(
 @click.option("--png", type=PATH, help="Where to draw a sheet of frames.")
 @click.option("--gif", type=PATH, help="Where to draw a moving picture.")
 @click.option("--browse", is_flag=True, help="Show it on a local page, until Ctrl-C.")
-@click.option("--port", default=8300, show_default=True, help="With --browse; 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8300, show_default=True, help="With --browse; 0 takes a free one."
+)
 @click.option(
     "--motion/--no-motion",
     default=True,

@@ -18,7 +18,7 @@ from pipeline.cluster import dask_cluster
 from pipeline.decoding import Decoding
 from pipeline.plan_command import plan_of
 from pipeline.stored import built_shards
-from pipeline.summary import build_progress, print_build, print_motion
+from pipeline.summary import build_progress, measuring, print_build, print_motion
 from pipeline.upload import check_same_store, upload
 
 
@@ -58,7 +58,8 @@ def build_at(
             )
     print_build(built, store)
     if built.shards:
-        alignment = measure_alignment(list(built_shards(store)))
+        with measuring():
+            alignment = measure_alignment(list(built_shards(store)))
         print_motion(alignment.summary, alignment.warnings)
     if remote is not None:
         shards = upload(store, remote, lambda name, size: click.echo(f"uploaded {name}, {size / 1e6:,.1f} MB"))

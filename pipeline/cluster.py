@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
         raise InputError(
             "--scheduler needs Dask distributed", found=str(error), todo="pip install -e '.[cluster]' in the checkout"
         ) from error
+    if not re.search(r":\d+$", scheduler):  # Dask would try for a minute
+        raise InputError(
+            f"--scheduler {scheduler} has no port", wanted="an address like tcp://10.0.0.1:8786", todo="add it"
+        )
     try:
         client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:

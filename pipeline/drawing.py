@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxtyping import Float32, Integer, UInt8
 from PIL import Image, ImageDraw
 
 from data_manifests.layout import IGNORED
+from data_manifests.manifest import write_atomically
 from pipeline.stored import StoredShard, StoredVideo
 
 MEAN = (123, 117, 104)
@@ -195,11 +197,13 @@ def _evenly(frames: int, most: int) -> list[int]:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, "PNG")
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_atomically(path, content.getbuffer())
 
 
 def _save_moving(pictures: Sequence[Image.Image], path: Path, milliseconds: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     first, *others = pictures
-    first.save(path, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    first.save(content, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    write_atomically(path, content.getbuffer())

@@ -19,7 +19,7 @@ from pipeline.fetched import fetched
 from pipeline.inspect import describe_store, find_clip
 from pipeline.report import write_report
 from pipeline.stored import built_shards, find_video
-from pipeline.summary import print_store, watched
+from pipeline.summary import measuring, print_store, watched
 
 
 def describe_place(place: str, *, motion: bool, as_json: bool) -> None:
@@ -35,7 +35,8 @@ def describe_place(place: str, *, motion: bool, as_json: bool) -> None:
     else:
         described = describe_store(Path(place))
         if motion:
-            alignment = measure_alignment(list(built_shards(Path(place))))
+            with measuring():
+                alignment = measure_alignment(list(built_shards(Path(place))))
             described["motion"] = {"summary": alignment.summary, "warnings": alignment.warnings}
     click.echo(json.dumps(described, indent=1)) if as_json else print_store(described)
 

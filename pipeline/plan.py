@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_manifests.card import Card
+from data_manifests.did_you_mean import plain
 from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest, ShardRecord
@@ -194,6 +195,10 @@ def make_plan(
         videos = videos.filter(pc.equal(videos["split"], split))
     if train_list is not None:
         listed = read_ids(train_list, set(annotations.videos["video_id"].to_pylist()))
+        if not listed:
+            raise InputError(
+                f"{train_list} lists no video", wanted="a video id a line", todo="fill it, or leave it out"
+            )
         of_test = annotations.videos.filter(pc.equal(annotations.videos["split"], "test"))["video_id"].to_pylist()
         strays = sorted(set(listed) & set(of_test))
         if strays:
@@ -211,7 +216,11 @@ def make_plan(
     if not videos.num_rows:
         raise InputError(
             f"no video of {card.name} to build from below {root}",
-            found=f"{len(skipped)} listed, none of them there" if skipped else "none listed in that split",
+            found=f"{len(skipped)} listed, none of them there"
+            if skipped
+            else "none listed in that split"
+            if annotations.videos.num_rows
+            else "annotations without one",
             wanted="videos at " + " or ".join(card.video_places),
             todo="put them there, or check --root, --split and --train-list",
         )
@@ -244,17 +253,31 @@ def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple
     for video_id in videos["video_id"].to_pylist():
         places = [place.format(video_id=video_id) for place in card.video_places]
         path = next((place for place in places if (root / place).exists()), None)
-        if path is None and missing == "error":
-            raise InputError(
-                f"video {video_id} is not below {root}",
-                wanted="one of " + ", ".join(places),
-                todo="put it there, or build with --missing skip",
-            )
         if path is None:
             skipped[video_id] = "not there"
         paths.append(path or "")
+    if skipped and missing == "error":
+        video_id = next(iter(skipped))
+        places = [place.format(video_id=video_id) for place in card.video_places]
+        alike = sorted({name for place in places for name in _alike(place, root)})
+        raise InputError(
+            f"video {video_id} is not below {root}",
+            found=f"{len(skipped):,} of {len(paths):,} videos are not there" + f"; {', '.join(alike)} is" * bool(alike),
+            wanted="one of " + ", ".join(places),
+            todo="put it there, or build with --missing skip",
+        )
     videos = videos.set_column(videos.schema.get_field_index("path"), "path", pa.array(paths, pa.string()))
     return videos.filter(pc.not_equal(videos["path"], "")), skipped
+
+
+def _alike(place: str, root: Path) -> Iterator[str]:
+    """What is there under the same name but for upper and lower case, Unicode form or suffix."""
+    wanted = Path(place)
+    folder = root / wanted.parent
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if {plain(path.name), plain(path.stem)} & {plain(wanted.name), plain(wanted.stem)}:
+            name = (wanted.parent / path.name).as_posix()
+            yield name if name.isascii() else f"{name} ({name!a})"
 
 
 def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:

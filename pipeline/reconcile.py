@@ -78,7 +78,7 @@ def reconcile(
                 f"video {video_id} ends before its tube {tube.index}",
                 found=f"{decoded.frames} decoded frames",
                 wanted=f"at least {tube.first_frame + len(tube.boxes)}",
-                todo="replace the file, or mend the annotations",
+                todo="replace the file, or mend the annotations; if they count frames from 1, let the card say first_frame = 1",
             )
     clipped = [_clipped(tube, video_id, box_size) for tube in tubes]
     if any(after is not before for before, after in zip(tubes, clipped, strict=True)):

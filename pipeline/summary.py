@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,18 +18,26 @@ from rich.progress import (
     TransferSpeedColumn,
     track,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
+from data_manifests.layout import MANIFEST
 from pipeline.build import BuildReport
 from pipeline.plan import ASSUMED_SIZE, Plan
 
 Item = TypeVar("Item")
+SHOWN = 10
+"""Skipped videos that are named on the screen."""
 
 
 def watched(items: Sequence[Item], what: str) -> Iterable[Item]:
     """The items, with a bar of how many are done on stderr if that is a terminal."""
     console = Console(stderr=True)
     return track(items, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+def measuring() -> AbstractContextManager[object]:
+    """Says on stderr, if that is a terminal, that boxes are held against motion: it takes seconds."""
+    return Console(stderr=True).status("measuring whether the boxes lie where the frames move")
 
 
 @contextmanager
@@ -49,7 +57,9 @@ def print_plan(plan: Plan, workers: int) -> None:
         f"[bold]{plan.settings.title}[/]: K = {plan.settings.K}, stride {plan.settings.stride}, {plan.settings.views} views"
     )
     table = Table("split", "videos", "windows", "clips", "(clip, tube) pairs", "clips with 2 tubes or more")
-    per_class = Table("split", "class", "videos", "tubes", "clips", "pairs", "clips with 2 or more")
+    per_class = Table(
+        "split", Column("class", no_wrap=True), "videos", "tubes", "clips", "pairs", "clips with 2 or more"
+    )
     for key in (key for key in told if key.endswith("_videos")):
         counts = told[key]
         names = ("videos", "windows", "clips", "pairs", "clips_with_2_or_more_gt")
@@ -106,8 +116,10 @@ def print_build(report: BuildReport, store: Path) -> None:
             print(f"  {version}")
     if report.skipped:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
-        for video_id in report.skipped:
+        for video_id in list(report.skipped)[:SHOWN]:
             print(f"  {video_id}")
+        if len(report.skipped) > SHOWN:
+            print(f"  and {len(report.skipped) - SHOWN:,} more: {store / MANIFEST} names them")
     if report.left_out:
         print(f"left out {len(report.left_out):,} videos that an interrupted build was to build and this one was not:")
         for video_id in report.left_out:
@@ -135,7 +147,7 @@ def print_store(described: dict[str, Any]) -> None:
             f"{row['targets_per_view']:.2f}", f"{row['bytes']:,}",
         )  # fmt: skip
     per_class = Table(
-        "split", "class", "videos", "tubes", "boxes", "clips", "priors a tube", "tubes that no prior fits",
+        "split", Column("class", no_wrap=True), "videos", "tubes", "boxes", "clips", "priors a tube", "tubes that no prior fits",
         "dropped by views",
     )  # fmt: skip
     for row in described["classes"]:

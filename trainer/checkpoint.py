@@ -81,7 +81,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
         InputError: it is not there, damaged, or not a checkpoint of this project.
     """
     if not path.is_file():
-        raise InputError(f"checkpoint {path} is not there", todo="check the path")
+        raise InputError(
+            f"checkpoint {path} is {'a folder' if path.is_dir() else 'not there'}",
+            wanted=f"a file of trainer.run, like out/run/checkpoints/{LAST}",
+            todo="check the path",
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 
 
@@ -17,7 +17,7 @@ class Config:
     """One run. Fields without a default are said by every preset."""
 
     width: float
-    "backbone width multiplier: 1, 0.5, 0.25 or 0.125"
+    "backbone width multiplier, up to 1"
     norm: Literal["none", "batch"]
     "batch: batch normalisation, to train from random weights"
     iterations: int
@@ -70,14 +70,15 @@ class Config:
     "steps between two validations on --val-store; 0: never"
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.iterations < 1 or self.accumulate < 1 or self.log_every < 1 or self.save_every < 1:
-            raise InputError(
-                "batch, iterations, accumulate, log-every and save-every must be 1 or more", todo="change it"
-            )
-        if not 0 < self.width <= 1 or self.base_lr <= 0 or self.keep < 1:
-            raise InputError("width must be in (0, 1], base-lr above 0 and keep 1 or more", todo="change it")
-        if not 0 <= self.ema < 1:
-            raise InputError("ema must be in [0, 1)", found=str(self.ema), todo="change it")
+        counts = ("batch", "iterations", "accumulate", "log_every", "save_every", "keep")
+        fits = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
+            "width": (0 < self.width <= 1, "above 0, up to 1"),
+            "base_lr": (self.base_lr > 0, "above 0"),
+            "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+        }
+        for name, (fit, wanted) in fits.items():
+            if not fit:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}", wanted=wanted, todo="change it")
         if self.frozen and self.norm == "batch":
             raise InputError(
                 "--frozen with --norm batch", wanted="--norm none: a frozen trunk comes from --init", todo="change one"
@@ -97,11 +98,10 @@ def load_config(preset: str, overrides: dict[str, Any]) -> Config:
         InputError: there is no such preset, or a value is out of its range.
     """
     if preset not in known_presets():
-        near = difflib.get_close_matches(preset, known_presets(), n=1)
         raise InputError(
             f"unknown preset {preset!r}",
             wanted=f"one of {', '.join(known_presets())}",
-            todo=f"did you mean {near[0]}?" if near else "check --preset",
+            todo=did_you_mean(preset, known_presets(), "check --preset"),
         )
     raw = tomllib.loads((resources.files("trainer") / "presets" / f"{preset}.toml").read_text())
     return from_json({**raw, **overrides})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     average = Average(model, config.ema) if config.ema else None
     optimiser = make_optimiser(parameter_groups(model, config), config)
     start, best = 0, None
+    if job.resume and newest is None and ranks.first:
+        print(f"nothing to resume: no checkpoint in {job.checkpoints}", flush=True)
     unlogged: list[Reading] = []
     if newest is not None:
         content, of = read_checkpoint(newest)
@@ -97,6 +100,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
         if average is not None:
             average.model.load_state_dict(content["average"] or content["model"])
+        if ranks.first and (changed := _changed(of, config)):
+            print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
     if not ranks.agree(start):
         raise InputError(
@@ -105,6 +110,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             wanted="an --out that all machines see",
             todo="give one on a file system that they share",
         )
+    if ranks.first and start >= config.iterations:
+        print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
     log = None
     if ranks.first and newest is not None:
         link_last(newest)  # a killed process may have saved it and come no further
@@ -154,6 +161,13 @@ def _newest(job: Job) -> Path | None:
             todo="add --resume to go on, or choose another --out",
         )
     return newest
+
+
+def _changed(of: CheckpointMeta, config: Config) -> str:
+    """The settings that are not what they were."""
+    now = dataclasses.asdict(config)
+    before = {name: of.config.get(name, value) for name, value in now.items()}
+    return "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
 
 
 def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:

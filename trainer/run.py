@@ -99,8 +99,10 @@ def cli(
     ranks = join(device)
     with redirect_stdout(None if quiet else sys.stdout):
         with together(ranks):
-            train(job, config, ranks)
+            interrupted = train(job, config, ranks)
         leave()
+        if interrupted:
+            raise KeyboardInterrupt
         if ranks.first:
             print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import time
 from pathlib import Path
 
 from data_manifests.errors import InputError
@@ -24,9 +26,12 @@ from trainer.prepare import Job, Prepared, prepare
 from trainer.stages import Clock, profile_steps
 from trainer.step import train_step
 
+ONE_PRESS = 1.0
+"""Seconds in which Ctrl-C counts once: torchrun, which gets it too, passes it on."""
 
-def train(job: Job, config: Config, ranks: Ranks) -> None:
-    """Trains, or only measures a few steps if the job says so.
+
+def train(job: Job, config: Config, ranks: Ranks) -> bool:
+    """Trains, or only measures a few steps if the job says so. Returns whether Ctrl-C ended it.
 
     Raises:
         InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
@@ -35,7 +40,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
     learner, average, log, best = run.learner, run.average, run.log, run.best
     if job.profile:
         _profile(run, job, config, ranks)
-        return
+        return False
     watch, stop = Watch(ranks.device), _StopFlag()
 
     def read(lag: int) -> bool:
@@ -48,44 +53,63 @@ def train(job: Job, config: Config, ranks: Ranks) -> None:
             log.read(readings)
         return any(reading.stop for reading in readings)
 
-    for step in range(run.start, config.iterations):
-        set_rate(learner.optimiser, rate_at(config, step))
-        parts = [next(run.batches) for _ in range(config.accumulate)]
-        values = train_step(learner, parts, step, config=config, ranks=ranks, clock=Clock(), stop=stop.asked)
-        if average is not None:
-            average.update(learner.model, step)
-        watch.push(step, values, tuple(clip for part in parts for clip in part.clips))
-        stopped = read(LAG)
-        done = step + 1
-        last = stopped or done == config.iterations
-        scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
-        better = False
-        if scored or last or done % config.save_every == 0:
-            stopped = read(0) or stopped
-            if scored:
-                figure = _validate(average.model if average else learner.model, job, ranks, log, done)
-                better = best is None or figure > best
-                best = figure if better else best
-            _check_finite(learner.model, step, job.checkpoints, ranks)
-            if log is not None:
-                _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
-        if stopped:
-            if ranks.first:
-                print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
-            break
+    with stop:
+        for step in range(run.start, config.iterations):
+            set_rate(learner.optimiser, rate_at(config, step))
+            parts = [next(run.batches) for _ in range(config.accumulate)]
+            values = train_step(learner, parts, step, config=config, ranks=ranks, clock=Clock(), stop=stop.asked)
+            if average is not None:
+                average.update(learner.model, step)
+            watch.push(step, values, tuple(clip for part in parts for clip in part.clips))
+            stopped = read(LAG)
+            done = step + 1
+            last = stopped or done == config.iterations
+            scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
+            better = False
+            if scored or last or done % config.save_every == 0:
+                stopped = read(0) or stopped
+                if scored:
+                    figure = _validate(average.model if average else learner.model, job, ranks, log, done)
+                    better = best is None or figure > best
+                    best = figure if better else best
+                _check_finite(learner.model, step, job.checkpoints, ranks)
+                if log is not None:
+                    _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
+            if stopped:
+                if ranks.first:
+                    print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
+                break
     if log is not None:
         log.close()
+    return stop.interrupted
 
 
 class _StopFlag:
-    """SIGTERM asks for a checkpoint and an orderly end."""
+    """While it is entered, SIGTERM or Ctrl-C asks for a checkpoint and an orderly end; Ctrl-C again ends at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.interrupted = False
+
+    def __enter__(self) -> None:
+        self._before = {sent: signal.getsignal(sent) for sent in (signal.SIGTERM, signal.SIGINT)}
         signal.signal(signal.SIGTERM, self._ask)
+        if self._before[signal.SIGINT] is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        for sent, handler in self._before.items():
+            signal.signal(sent, handler)
 
     def _ask(self, *_: object) -> None:
         self.asked = True
+
+    def _interrupt(self, *_: object) -> None:
+        if not self.interrupted:
+            self.asked = self.interrupted = True
+            self._first = time.monotonic()
+            os.write(2, b"\nCtrl-C: saves after this step and ends; once more ends at once\n")
+        elif time.monotonic() - self._first > ONE_PRESS:
+            raise KeyboardInterrupt
 
 
 def _profile(run: Prepared, job: Job, config: Config, ranks: Ranks) -> None:

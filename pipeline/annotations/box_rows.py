@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Num
 
 from data_manifests.card import Card
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
 
@@ -86,11 +86,10 @@ def label_of(action: str, card: Card, where: str) -> int:
     """
     if action in card.classes:
         return card.classes.index(action)
-    near = difflib.get_close_matches(action, card.classes, n=1)
     raise InputError(
         f"{where}: unknown class {action!r}",
-        wanted=f"a class of card {card.name}",
-        todo=f"did you mean {near[0]}?" if near else "mend the line or the card",
+        wanted=f"a class of card {card.name}: {', '.join(card.classes)}",
+        todo=did_you_mean(action, card.classes, "mend the line or the card"),
     )
 
 

@@ -47,18 +47,26 @@ def _read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                 f"{path} lacks the columns {', '.join(missing)}",
                 found=", ".join(names) or "an empty file",
                 wanted=", ".join(COLUMNS + of_box),
-                todo=f'let the card say boxes = "{other}"' if declared else "name them in the first line",
+                todo=f'let the card say boxes = "{other}"'
+                if declared
+                else "name them in the first line, with commas between them",
             )
         for number, row in enumerate(rows, 2):
             where = f"{path.name}, line {number}"
             if None in row or None in row.values():
+                values = [value for value in row.values() if isinstance(value, str)]
                 raise InputError(
-                    f"{where} has another number of columns than the first line", todo="mend or remove that line"
-                )
+                    f"{where} has another number of columns than the first line",
+                    found=str(len(values) + len(row.get(None, ()))), wanted=str(len(names)),
+                    todo="mend or remove that line; a decimal comma is to be a point",
+                )  # fmt: skip
             try:
                 frame = int(row["frame"])
                 x1, y1, x2, y2 = (float(row[column]) for column in of_box)
             except ValueError as error:
-                raise InputError(f"{where}: a number is wanted", found=str(error), todo="mend that line") from error
+                raise InputError(
+                    f"{where}: a number is wanted", found=str(error), todo="mend that line",
+                    wanted="a frame like 12, and coordinates like 30 or 30.5",
+                ) from error  # fmt: skip
             boxes.add(row["video"], row["tube"], row["class"], frame, (x1, y1, x2, y2), where)
     return boxes.videos()

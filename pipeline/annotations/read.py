@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from data_manifests.card import Card
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from pipeline.annotations import act, coco, csv_boxes, cvat, ucf101
 from pipeline.annotations.rules import Annotations, OddityCounter, make_tables, safe_video_id
@@ -21,15 +21,16 @@ def read_annotations(card: Card, root: Path) -> Annotations:
     """
     if not root.is_dir():
         raise InputError(
-            f"dataset root {root} is not there", wanted=f"the folder of {card.title}", todo="check the path of --root"
+            f"dataset root {root} is {'not a folder' if root.exists() else 'not there'}",
+            wanted=f"the folder of {card.title}",
+            todo="check the path of --root",
         )
     reader = _FORMATS.get(card.annotation_format)
     if reader is None:
-        near = difflib.get_close_matches(card.annotation_format, _FORMATS, n=1)
         raise InputError(
             f"card {card.name}: unknown annotation format {card.annotation_format!r}",
             wanted=f"one of {', '.join(_FORMATS)}",
-            todo=f"did you mean {near[0]}?" if near else "mend annotations.format",
+            todo=did_you_mean(card.annotation_format, _FORMATS, "mend annotations.format"),
         )
     folders = card.annotation_format == "cvat"
     path = _first_there(card.annotation_files, root, "annotation file", card, folders=folders)
@@ -63,11 +64,10 @@ def read_ids(path: Path, known: set[str]) -> list[str]:
         video_id = next((reading for reading in readings if reading in known), readings[-1])
         safe_video_id(video_id, f"{path.name}, line {number}")
         if video_id not in known:
-            near = difflib.get_close_matches(video_id, known, n=1)
             raise InputError(
                 f"{path.name}, line {number}: unknown video {video_id}",
                 wanted="a video of the annotation file",
-                todo=f"did you mean {near[0]}?" if near else "mend or remove that line",
+                todo=did_you_mean(video_id, known, "mend or remove that line"),
             )
         ids.append(video_id)
     return ids

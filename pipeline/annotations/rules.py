@@ -116,7 +116,7 @@ def make_tables(
     """Tables from raw videos, sorted by video id.
 
     Raises:
-        InputError: a box is empty or not finite, or a tube has no frames, naming video, tube and frame.
+        InputError: a box is empty or not finite, a tube has no frames or is not in pixels, naming video, tube and frame.
     """
     videos = sorted(raw, key=lambda video: video.video_id)
     video_rows: list[dict[str, object]] = []
@@ -174,6 +174,13 @@ def _repair(
     if not np.isfinite(boxes).all():
         frame = tube.first_frame + int(np.argmin(np.isfinite(boxes).all(1)))
         raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
+    if boxes.max() <= 1:
+        raise InputError(
+            f"{source}: {where}: all its boxes lie within the first pixel",
+            found=f"no coordinate above {boxes.max():g}",
+            wanted="pixels",
+            todo="if they are fractions of the frame, multiply x by its width and y by its height",
+        )
     clipped = clip_boxes(boxes, size, f"{source}: {where}", tube.first_frame)
     if not np.array_equal(clipped, boxes):
         oddities.add("clipped-boxes", where)

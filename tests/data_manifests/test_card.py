@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_manifests.card import known_cards, load_card
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer
 from tests.pipeline.own_data import CARD
@@ -76,8 +77,10 @@ WRONG = {
     r"'\.\./boxes\.csv' is not below": ('["boxes.csv"]', '["../boxes.csv"]'),
     r"must have \{video_id\} in it": ("videos/{video_id}.avi", "videos/{video}.avi"),
     r"must be 1 to 32767, found 0 x 48": ("box_width = 64", "box_width = 0"),
-    r"invalid literal for int": ("box_width = 64", 'box_width = "wide"'),
     r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
+    r"annotations\.box_width must be a whole number, found 'wide'": ("box_width = 64", 'box_width = "wide"'),
+    r"annotations\.first_frame must be a whole number, found 1\.5": ("first_frame = 1", "first_frame = 1.5"),
+    r"annotations\.first_frame must be a whole number, found True": ("first_frame = 1", "first_frame = true"),
     r"annotations must be a table": ("[annotations]", "annotations = 3\n[splits.x]"),
     r"unknown mirror\.Rnu, did you mean Run": ("[videos]", '[mirror]\nRun = "Rnu"\n[videos]'),
 }
@@ -100,3 +103,22 @@ def test_a_card_that_is_no_text(tmp_path: Path) -> None:
         load_card(str(tmp_path / "own.toml"))
     with pytest.raises(InputError, match=r"none\.toml is not there"):
         load_card(str(tmp_path / "none.toml"))
+
+
+def test_a_card_saved_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_bytes(("\ufeff" + CARD.replace("\n", "\r\n")).encode())
+    assert load_card(str(tmp_path / "own.toml")).classes == ("Run", "Jump")
+
+
+def test_the_folder_of_a_card_is_not_the_card(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD)
+    with pytest.raises(InputError, match=rf"did you mean {tmp_path}/card\.toml\?"):
+        load_card(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("WAVE", "did you mean Wave?"), ("u\u0308ben", r"did you mean üben? It looks the same"), ("xyz", "mend it")],
+)
+def test_a_name_is_known_in_other_case_or_unicode_form(name: str, told: str) -> None:
+    assert did_you_mean(name, ["Wave", "\u00fcben"], "mend it").startswith(told)

@@ -96,6 +96,8 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         dask_cluster("tcp://127.0.0.1:1"),
     ):
         pass
+    with pytest.raises(InputError, match="--scheduler localhost has no port"), dask_cluster("localhost"):
+        pass
 
 
 def test_a_job_that_kills_its_workers(

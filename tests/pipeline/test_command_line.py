@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["plan", "--dataset", "ucf102", "--root", "."], "did you mean ucf101"),
         (["plan", "--dataset", "ucf101", "--root", "nowhere"], "nowhere is not there"),
         (["plan", "--dataset", "ucf101"], "--root is missing"),
+        (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT/own.toml"], "own.toml is not a folder"),
         (["plan", "--dataset", "missing.toml", "--root", "."], "missing.toml is not there"),
         (["plan", "--dataset", "ucf101", "--root", "."], "annotation file"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),
@@ -126,20 +128,45 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
         (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
         (["report", "."], "no store at"),
+        (["inspect", "STORE", "--video", "Run/a", "--png", "."], "cannot write or read"),
+        (["report", "STORE", "-o", "STORE"], "name a file: that is a folder"),
+        (
+            ["build", *["--dataset", "ROOT/own.toml", "--root", "ROOT", "--store", "ROOT/own.toml/store"]],
+            "is a file, not a folder",
+        ),
+        (
+            ["build", *["--dataset", "ROOT/own.toml", "--root", "ROOT", "--store", "s", "--workers", "-1"]],
+            "'--workers'",
+        ),
+        (["inspect", "STORE", "--browse", "--port", "99999"], "'--port': 99999"),
         (["verify", "STORE", "--repair"], "--dataset and --root"),
         (["biuld"], "build"),
         (["plan", "--datset", "ucf101"], "--dataset"),
     ],
 )
 def test_bad_input_ends_with_2_and_a_message(
-    arguments: list[str], told: str, store: Path, tmp_path: Path, monkeypatch, capsys
+    arguments: list[str], told: str, root: Path, store: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, *(str(store) if part == "STORE" else part for part in arguments)) == 2
+    assert run(monkeypatch, *(part.replace("STORE", str(store)).replace("ROOT", str(root)) for part in arguments)) == 2
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", ["priors", "shards", "shards/train-00000/targets", "shards/train-00000/frames"])
+def test_a_store_copied_by_half_says_what_is_missing(
+    lost: str, store: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(store, half)
+    (shutil.rmtree if (half / lost).is_dir() else Path.unlink)(half / lost)
+    picture = ("--clip", "Run/a:3", "--png", tmp_path / "clip.png")
+    assert {run(monkeypatch, "inspect", half, "--no-motion"), run(monkeypatch, "inspect", half, *picture)} <= {0, 2}
+    told = capsys.readouterr().err
+    assert "is missing" in told
+    assert "verify STORE --repair" in told
 
 
 def test_a_negative_number_of_workers_is_refused(root: Path, store: Path, monkeypatch, capsys) -> None:

@@ -54,7 +54,10 @@ def test_boxes_are_clipped_to_the_declared_frame(tmp_path: Path) -> None:
         ("a,0,Rnu,1,1,1,5,5\n", r"boxes\.csv, line 2: unknown class 'Rnu'[\s\S]*did you mean Run"),
         ("a,0,Run,1.5,1,1,5,5\n", r"line 2: a number is wanted[\s\S]*1\.5"),
         ("a,0,Run,1,1,x,5,5\n", r"line 2: a number is wanted[\s\S]*'x'"),
-        ("a,0,Run,1,1,1\n", "line 2 has another number of columns"),
+        ("a,0,RUN,1,1,1,5,5\n", r"a class of card own: Run, Jump[\s\S]*did you mean Run"),
+        ("a,0,Run,1,.1,.1,.5,.6\n", r"a tube 0: all its boxes lie within the first pixel[\s\S]*fractions of the frame"),
+        ("a,0,Run,1,1,5,1,5,5\n", r"found: 9\n  wanted: 8[\s\S]*decimal comma"),
+        ("a,0,Run,1,1,1\n", r"line 2 has another number of columns[\s\S]*found: 6\n  wanted: 8"),
         ("a\n", "line 2 has another number of columns"),
         ("a,0,Run,1,1,1,5,5,9\n", "line 2 has another number of columns"),
         ("a,0,Run,1,nan,1,5,5\n", "a tube 0, frame 0: the box is not finite"),
@@ -79,7 +82,12 @@ def test_a_wrong_row_is_told_by_its_line(rows: str | bytes, message: str, tmp_pa
 
 def test_columns_that_are_missing(tmp_path: Path) -> None:
     card = write_own(tmp_path, "")
-    for text, missing in (("video,tube,class,frame,x,y,w,h\n", "x1, y1, x2, y2"), ("", "video, tube")):
+    wrong = {
+        "video,tube,class,frame,x,y,w,h\n": "x1, y1, x2, y2",
+        "": "video, tube",
+        HEADER.replace(",", ";"): "video, tube",
+    }
+    for text, missing in wrong.items():
         (tmp_path / "boxes.csv").write_text(text)
         with pytest.raises(InputError, match=f"lacks the columns {missing}"):
             read_annotations(card, tmp_path)

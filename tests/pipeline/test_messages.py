@@ -11,8 +11,10 @@ import pytest
 from data_manifests.errors import _MACHINE_FAULTS, InputError, run_command_line
 from pipeline import shards
 from pipeline.__main__ import main
+from pipeline.build import BuildReport
 from pipeline.inspect import find_clip
 from pipeline.matching import MatchRule, prior_grid
+from pipeline.summary import print_build, print_store
 from pipeline.targets import MAX_SIDE, MAX_TUBES_OF_CLIP, MAX_TUBES_OF_VIDEO, video_targets
 from tests.pipeline.own_data import HEADER, moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import build_small, refusal
@@ -104,3 +106,22 @@ def test_a_drafted_card_that_does_not_read_yet(tmp_path: Path, monkeypatch, caps
 def test_an_error_says_what_was_found_wanted_and_to_do() -> None:
     error = InputError("a thing is wrong", found="this", wanted="that", todo="mend it")
     assert str(error) == "a thing is wrong\n  found: this\n  wanted: that\n  do: mend it"
+
+
+def test_a_build_names_some_of_many_skipped_videos_and_where_all_are(capsys) -> None:
+    skipped = {f"Run/v{number:03}": "not there" for number in range(1, 201)}
+    print_build(BuildReport(1, 9, 1.0, 0, skipped, [], []), Path("store"))
+    told = capsys.readouterr().out
+    assert "skipped 200 videos" in told
+    assert "Run/v010\n  and 190 more: store/manifest.json names them" in told
+
+
+def test_class_names_are_never_cut(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = dict.fromkeys(("videos", "tubes", "boxes", "clips"), 123_456)
+    shares = {"priors_a_tube": 6.8, "without_fitting_prior": 0.1, "dropped_by_views": 0.1}
+    row = {"split": "train", "class": "TrampolineJumping", **counts, **shares}
+    print_store(
+        {"title": "t", "settings": {}, "splits": {}, "classes": [row], "rules": {}, "unfinished": [], "health": []}
+    )
+    assert "TrampolineJumping" in capsys.readouterr().out

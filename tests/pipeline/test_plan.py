@@ -89,6 +89,9 @@ def test_a_train_list_with_test_videos_or_strangers_is_refused(tmp_path: Path) -
         plan_own(tmp_path, train_list=tmp_path / "some.txt")
     with pytest.raises(InputError, match=r"none\.txt is not there"):
         plan_own(tmp_path, train_list=tmp_path / "none.txt")
+    (tmp_path / "some.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"some\.txt lists no video"):
+        plan_own(tmp_path, train_list=tmp_path / "some.txt")
 
 
 def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:
@@ -96,8 +99,12 @@ def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "videos/Run/v0.avi").touch()
     (tmp_path / "frames/Run/v4").mkdir(parents=True)
     with pytest.raises(
-        InputError, match=r"video Run/v1 is not below[\s\S]*videos/Run/v1\.avi, frames/Run/v1[\s\S]*skip"
+        InputError,
+        match=r"video Run/v1 is not below[\s\S]*: 7 of 9 videos[\s\S]*videos/Run/v1\.avi, frames/Run/v1[\s\S]*skip",
     ):
+        plan_own(tmp_path, missing="error")
+    (tmp_path / "videos/Run/V1.MP4").touch()
+    with pytest.raises(InputError, match=r"7 of 9 videos are not there; videos/Run/V1\.MP4 is"):
         plan_own(tmp_path, missing="error")
     plan = plan_own(tmp_path, missing="skip")
     assert plan.videos["path"].to_pylist() == ["videos/Run/v0.avi", "frames/Run/v4"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from fractions import Fraction
 
@@ -113,3 +114,17 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(checkpoint, tmp_path
     with pytest.raises(InputError, match=r"clip\.json[\s\S]*a/clip\.mp4[\s\S]*b/clip\.mp4"):
         _detect(monkeypatch, "--checkpoint", checkpoint, *videos, "--out", tmp_path / "out", "--device", "cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rotated_video_is_read_upright(tmp_path):
+    lying, upright = tmp_path / "lying.mp4", tmp_path / "upright.mp4"
+    write_video(lying, iter([np.rot90(frame) for frame in _frames(3, 64)]), Fraction(10))
+    content = bytearray(lying.read_bytes())
+    matrix = content.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), content.index(b"tkhd"))
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    upright.write_bytes(content)
+    read = list(open_footage(str(upright))[1]())
+    assert len(read) == 3
+    for frame, wanted in zip(read, _frames(3, 64), strict=True):
+        assert frame.shape == wanted.shape
+        assert np.abs(frame.astype(int) - wanted).mean() < 5

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, fail
 from data_manifests.prior_spec import ACT300
 from trainer.config import load_config
 from trainer.data.loader import Loader
@@ -29,10 +30,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"batch": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
-        ({"save_every": 0}, "batch, iterations, accumulate, log-every and save-every must be 1 or more"),
-        ({"width": 2.0}, r"width must be in \(0, 1\], base-lr above 0 and keep 1 or more"),
-        ({"ema": 1.0}, r"ema must be in \[0, 1\)\n  found: 1\.0"),
+        ({"batch": 0}, "--batch 0\n  wanted: 1 or more"),
+        ({"save_every": 0}, "--save-every 0\n  wanted: 1 or more"),
+        ({"width": 2.0}, r"--width 2\.0\n  wanted: above 0, up to 1"),
+        ({"base_lr": -1.0}, r"--base-lr -1\.0\n  wanted: above 0"),
+        ({"ema": 1.0}, r"--ema 1\.0\n  wanted: from 0 to below 1"),
         ({"frozen": True, "norm": "batch"}, "--frozen with --norm batch\n  wanted: --norm none"),
     ],
 )
@@ -156,3 +158,12 @@ def test_ctrl_c_while_a_command_imports_is_not_lost(command: list[str], tmp_path
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (130, "", 1)
     assert ended.stderr.startswith("interrupted: nothing half-written was left")
+
+
+def test_torchrun_ends_with_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        fail(InputError("no store at there", todo="build it"))
+    failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
+    told = ChildFailedError("run", {0: failure}).format_msg()
+    assert "no store at there do: build it" in " ".join(told.split())

@@ -295,6 +295,17 @@ def test_resuming_with_settings_that_change_the_run_is_refused(
         _train(tiny_store, undisturbed, resume=True, ema=0.9, **changed)
 
 
+def test_resuming_says_what_is_new_or_that_there_is_nothing(
+    tiny_store: Path, undisturbed: Path, tmp_path, capsys
+) -> None:
+    _train(tiny_store, tmp_path / "new", resume=True, iterations=1)
+    assert f"nothing to resume: no checkpoint in {tmp_path}/new/checkpoints" in capsys.readouterr().out
+    _train(tiny_store, tmp_path / "new", resume=True, iterations=1, base_lr=0.5)
+    told = capsys.readouterr().out
+    assert re.search(r"other settings \(before / now\): base_lr [\d.e-]+ / 0\.5\n", told)
+    assert "nothing to do: 1 steps are done" in told
+
+
 def test_resuming_on_a_store_that_has_grown_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another number of clips\n  found: 15\n  wanted: 16"):
         _train(write_tiny_store(tmp_path, frames_of_b=8), undisturbed, resume=True, ema=0.9)
@@ -488,8 +499,12 @@ def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: 
             assert process.poll() is None
         os.killpg(process.pid, sent)
     interrupted, stopped = ((*process.communicate(), process.returncode) for process in running.values())
+    assert "Ctrl-C: saves after this step" in interrupted[1]
     assert "interrupted" in interrupted[1]
-    assert "asked to stop: saved after step" in stopped[0]
+    for (told, *_), sent in ((interrupted, signal.SIGINT), (stopped, signal.SIGTERM)):
+        saved = re.search(r"asked to stop: saved after step (\d+)", told)
+        assert saved
+        assert (tmp_path / sent.name / f"checkpoints/step-{int(saved[1]):08d}.pt").is_file()
     assert (interrupted[2], stopped[2]) == (130, 0)
     assert "Traceback" not in interrupted[1] + stopped[1]
 

