@@ -19,6 +19,7 @@ FORMATS = {
     "csv": ("box_width", "box_height", "boxes", "first_frame", "first_pixel"),
     "cvat": (),
     "coco": ("first_frame", "first_pixel"),
+    "act": ("boxes", "first_pixel"),
 }
 """What a card must or may declare of the units of each annotation format; the rest is fixed by the format itself."""
 
@@ -27,7 +28,7 @@ BOXES = {
     "inclusive-corners": "x1 y1 x2 y2, x2 is the last pixel: x2 - x1 + 1 is the width",
     "width-height": "x y width height",
 }
-"""How a csv may write a box."""
+"""How a csv, or a pickle of ACT's, may write a box."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Card:
         boxes: how a box is written, one of `BOXES`.
         first_frame: the number of a video's first frame in the annotations.
         first_pixel: the coordinate of the leftmost and the topmost pixel in the annotations, 0 or 1.
-        test_lists: places of the list of test videos; empty means that there is no test split.
+        test_lists: places of the list of test videos; empty means that there is no test split, or that the annotation
+            file says it itself.
+        split: which of the annotation file's splits, counted from 1, where the file has several.
         video_places: places of a video with `{video_id}` in them, files or folders of frames.
         mirrored: for each class the class that its mirror image shows, itself by default.
         priors: the network's prior boxes.
@@ -64,6 +67,7 @@ class Card:
     mirrored: tuple[int, ...]
     boxes: str = "corners"
     first_pixel: int = 0
+    split: int = 1
     priors: PriorSpec = ACT300
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
@@ -125,7 +129,9 @@ def _parse(raw: dict[str, Any]) -> Card:
     annotations, videos, splits = raw["annotations"], raw["videos"], raw.get("splits", {})
     units = _parse_units(annotations)
     _only(videos, "videos.", {"places"})
-    _only(splits, "splits.", {"test_lists"})
+    _only(splits, "splits.", {"split"} if annotations["format"] == "act" else {"test_lists"})
+    if not isinstance(splits.get("split", 1), int) or splits.get("split", 1) < 1:
+        raise ValueError(f"splits.split must be a number from 1 on, found {splits['split']!r}")
     classes = _texts(raw, "classes")
     if not classes or len(set(classes)) != len(classes) or len(classes) > 254:
         raise ValueError(f"classes must be 1 to 254 different names, found {len(classes)}")
@@ -148,6 +154,7 @@ def _parse(raw: dict[str, Any]) -> Card:
         annotation_files=files,
         **units,
         test_lists=test_lists,
+        split=splits.get("split", 1),
         video_places=places,
         mirrored=tuple(classes.index(mirror.get(name, name)) for name in classes),
         priors=_parse_priors(raw["priors"]) if "priors" in raw else ACT300,

@@ -165,7 +165,9 @@ def report(place: str, out: Path | None) -> None:
 @click.argument("place", metavar="STORE")
 @click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
 @click.option("--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes.")
-@click.option("--dataset", help="With --repair: ucf101, demo, or the path of a card (.toml).")
+@click.option(
+    "--dataset", help="With --repair: ucf101, jhmdb21, ucfsports, multisports, demo, or a card's path (.toml)."
+)
 @click.option("--root", type=PATH, help="With --repair: folder of the videos and annotations.")
 @click.option("--scratch", type=PATH, help="With --repair of a URL: the folder that it was built in.")
 @how_many_workers()

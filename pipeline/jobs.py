@@ -66,7 +66,7 @@ def shard_jobs(
     columns = (table[name].to_pylist() for name in ("video_id", "tube", "label", "first_frame"))
     for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
         tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
-    counted = card.annotation_format == "ucf101"
+    counted = card.annotation_format in ("ucf101", "act")
     jobs = {}
     for name, record in records.items():
         gone = [video_id for video_id in record.videos if video_id not in at_hand]

@@ -30,7 +30,9 @@ WHAT_TO_BUILD = {
 def what_to_build(command: Any) -> Any:
     """The options that `plan` and `build` share: all that decides a store's content."""
     options = [
-        click.option("--dataset", required=True, help="ucf101, demo, or the path of a card (.toml)."),
+        click.option(
+            "--dataset", required=True, help="ucf101, jhmdb21, ucfsports, multisports, demo, or a card's path (.toml)."
+        ),
         click.option("--root", type=PATH, help="Folder of the videos and annotations (demo: made there)."),
         click.option("--split", type=click.Choice(["train", "test"]), help="Only this split. [default: all]"),
         click.option("--train-list", type=PATH, help="File of video ids, one a line: only these training videos."),

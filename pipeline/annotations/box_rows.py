@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
 
 from data_manifests.card import Card
 from data_manifests.did_you_mean import did_you_mean
@@ -93,7 +93,9 @@ def label_of(action: str, card: Card, where: str) -> int:
     )
 
 
-def edges(boxes: Sequence[Box], kind: str, first_pixel: int) -> Float32[np.ndarray, "boxes 4"]:
+def edges(
+    boxes: Sequence[Box] | Num[np.ndarray, "boxes 4"], kind: str, first_pixel: int
+) -> Float32[np.ndarray, "boxes 4"]:
     """x1 y1 x2 y2 as continuous edges counted from 0, of boxes written as `kind` of `data_manifests.card.BOXES`."""
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     if kind == "width-height":

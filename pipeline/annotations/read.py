@@ -7,10 +7,10 @@ from pathlib import Path
 from data_manifests.card import Card
 from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
-from pipeline.annotations import coco, csv_boxes, cvat, ucf101
+from pipeline.annotations import act, coco, csv_boxes, cvat, ucf101
 from pipeline.annotations.rules import Annotations, OddityCounter, make_tables, safe_video_id
 
-_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read, "cvat": cvat.read, "coco": coco.read}
+_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read, "cvat": cvat.read, "coco": coco.read, "act": act.read}
 
 
 def read_annotations(card: Card, root: Path) -> Annotations:

@@ -21,6 +21,7 @@ RULES = {
     "clipped-boxes": "boxes that reach past the frame are clipped to it",
     "identical-tubes": "tubes of one video with equal label, frames and boxes are kept, each with its own matches",
     "dropped-past-the-end": "boxes of frames past the video's last are dropped",
+    "outside-the-split": "videos that neither list of the split names are left out",
 }
 EXAMPLES = 5
 MAX_FRAMES = 10_000_000
@@ -66,12 +67,14 @@ class RawVideo:
     Args:
         frames: how many; None where the format does not say.
         size: width and height that the boxes were drawn in; None: as the card says, or the video's own.
+        split: where the format says it itself; None: as the card's lists say.
     """
 
     video_id: str
     frames: int | None
     tubes: tuple[RawTube, ...]
     size: tuple[int, int] | None = None
+    split: str | None = None
 
 
 class OddityCounter:
@@ -129,7 +132,7 @@ def make_tables(
         video_rows.append(
             {
                 "video_id": video.video_id,
-                "split": "test" if video.video_id in test_ids else "train",
+                "split": video.split or ("test" if video.video_id in test_ids else "train"),
                 "frames": video.frames if video.frames is not None else max(ends, default=0),
                 "width": size and size[0],
                 "height": size and size[1],

@@ -1,4 +1,4 @@
-"""Cards: the two that come along, and every way to get one's own wrong."""
+"""Cards: those that come along, and every way to get one's own wrong."""
 
 from pathlib import Path
 
@@ -26,6 +26,17 @@ def test_ucf101_has_the_classes_in_the_order_of_the_labels() -> None:
     assert card.mirrored == tuple(range(24))
 
 
+@pytest.mark.parametrize("split", ["0", "1.5", '"1"'])
+def test_the_split_of_a_pickle_of_acts(split: str, tmp_path: Path) -> None:
+    card = CARD.replace('"csv"', '"act"').replace("box_width = 64\nbox_height = 48\nfirst_frame = 1\n", "")
+    for line, message in ((f"split = {split}", "must be a number from 1 on"), ('test_lists = ["a"]', "test_lists")):
+        (tmp_path / "own.toml").write_text(card.replace('test_lists = ["test.txt"]', line))
+        with pytest.raises(InputError, match=rf"own\.toml: [\s\S]*{message}"):
+            load_card(str(tmp_path / "own.toml"))
+    (tmp_path / "own.toml").write_text(card.replace('test_lists = ["test.txt"]', "split = 3"))
+    assert load_card(str(tmp_path / "own.toml")).split == 3
+
+
 def test_mirrored_classes_of_the_demo() -> None:
     card = load_card("demo")
     swapped = {card.classes[a]: card.classes[b] for a, b in enumerate(card.mirrored) if a != b}
@@ -48,7 +59,8 @@ def test_own_priors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["ucf", "UCF101", "ucf101.tml", "dmo"])
 def test_an_unknown_dataset_is_told_its_neighbour(name: str) -> None:
     with pytest.raises(
-        InputError, match=r"unknown dataset[\s\S]*one of demo, ucf101[\s\S]*did you mean (ucf101|demo)\?"
+        InputError,
+        match=r"unknown dataset[\s\S]*one of demo, jhmdb21, multisports, ucf101, ucfsports[\s\S]*did you mean (ucf101|demo)\?",
     ):
         load_card(name)
 
@@ -68,6 +80,7 @@ WRONG = {
     r"annotations\.box_width must be a whole number, found 'wide'": ("box_width = 64", 'box_width = "wide"'),
     r"annotations\.first_frame must be a whole number, found 1\.5": ("first_frame = 1", "first_frame = 1.5"),
     r"annotations\.first_frame must be a whole number, found True": ("first_frame = 1", "first_frame = true"),
+    r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
     r"annotations must be a table": ("[annotations]", "annotations = 3\n[splits.x]"),
     r"unknown mirror\.Rnu, did you mean Run": ("[videos]", '[mirror]\nRun = "Rnu"\n[videos]'),
 }
