@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_manifests.card import Card
-from data_manifests.did_you_mean import plain
 from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest, ShardRecord
 from pipeline.annotations import Annotations, read_annotations, read_ids
 from pipeline.clips import ClipIndex, covered_windows, index_clips
+from pipeline.places import find_videos
 
 FRAMES_PER_SHARD = 4096
 """About 75 MB of JPEG frames at 320 x 240."""
@@ -238,46 +238,6 @@ def make_plan(
         skipped,
         replanned,
     )
-
-
-def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple[pa.Table, dict[str, str]]:
-    """The videos that are there, with their paths below `root`, and why each of the others is skipped.
-
-    Args:
-        missing: `error` or `skip`.
-
-    Raises:
-        InputError: one is not there and `missing` is `error`.
-    """
-    paths, skipped = [], {}
-    for video_id in videos["video_id"].to_pylist():
-        places = [place.format(video_id=video_id) for place in card.video_places]
-        path = next((place for place in places if (root / place).exists()), None)
-        if path is None:
-            skipped[video_id] = "not there"
-        paths.append(path or "")
-    if skipped and missing == "error":
-        video_id = next(iter(skipped))
-        places = [place.format(video_id=video_id) for place in card.video_places]
-        alike = sorted({name for place in places for name in _alike(place, root)})
-        raise InputError(
-            f"video {video_id} is not below {root}",
-            found=f"{len(skipped):,} of {len(paths):,} videos are not there" + f"; {', '.join(alike)} is" * bool(alike),
-            wanted="one of " + ", ".join(places),
-            todo="put it there, or build with --missing skip",
-        )
-    videos = videos.set_column(videos.schema.get_field_index("path"), "path", pa.array(paths, pa.string()))
-    return videos.filter(pc.not_equal(videos["path"], "")), skipped
-
-
-def _alike(place: str, root: Path) -> Iterator[str]:
-    """What is there under the same name but for upper and lower case, Unicode form or suffix."""
-    wanted = Path(place)
-    folder = root / wanted.parent
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if {plain(path.name), plain(path.stem)} & {plain(wanted.name), plain(wanted.stem)}:
-            name = (wanted.parent / path.name).as_posix()
-            yield name if name.isascii() else f"{name} ({name!a})"
 
 
 def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:

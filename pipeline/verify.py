@@ -35,7 +35,7 @@ from pipeline.annotations import read_annotations
 from pipeline.build import LOCK, only_build, write_root, write_tables
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import run_jobs, shard_jobs
-from pipeline.plan import find_videos
+from pipeline.places import find_videos
 from pipeline.shards import BUILDING, place_shard
 from pipeline.stored import read_array
 

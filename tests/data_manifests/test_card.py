@@ -77,10 +77,10 @@ WRONG = {
     r"'\.\./boxes\.csv' is not below": ('["boxes.csv"]', '["../boxes.csv"]'),
     r"must have \{video_id\} in it": ("videos/{video_id}.avi", "videos/{video}.avi"),
     r"must be 1 to 32767, found 0 x 48": ("box_width = 64", "box_width = 0"),
-    r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
     r"annotations\.box_width must be a whole number, found 'wide'": ("box_width = 64", 'box_width = "wide"'),
     r"annotations\.first_frame must be a whole number, found 1\.5": ("first_frame = 1", "first_frame = 1.5"),
     r"annotations\.first_frame must be a whole number, found True": ("first_frame = 1", "first_frame = true"),
+    r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
     r"annotations must be a table": ("[annotations]", "annotations = 3\n[splits.x]"),
     r"unknown mirror\.Rnu, did you mean Run": ("[videos]", '[mirror]\nRun = "Rnu"\n[videos]'),
 }
