@@ -94,12 +94,13 @@ def build(
 
     Raises:
         InputError: the place is another's, another build is at work there, the store has other settings, annotations of
-            its videos have changed, or a video is damaged. All finished shards stay.
+            its videos have changed, a finished shard lacks a file, or a video is damaged. All finished shards stay.
     """
     started = time.monotonic()
     _claim(store)
     with only_build(store):
         manifest = _open_or_create(plan.settings, store)
+        _check_finished(manifest, store)
         before = len(manifest.shards) - len(manifest.unfinished)
         planned = _with_plan(manifest, plan)
         jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings, decoding)
@@ -262,6 +263,13 @@ def _open_or_create(settings: Settings, store: Path) -> Manifest:
             todo="use the same settings, or another --store",
         )
     return manifest
+
+
+def _check_finished(manifest: Manifest, store: Path) -> None:
+    """Each file that the manifest records is there, in its size: by no more than that a build is called done."""
+    for name, record in manifest.shards.items():
+        for path in record.files or {}:
+            check_file(store / SHARDS / name, path, record.files or {}, deep=False)
 
 
 def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:

@@ -403,6 +403,18 @@ def test_damaged_tables_are_not_taken_over(small_root: Path, tmp_path: Path) -> 
     assert recorded["tubes.parquet"].crc32c != file_crc32c(path)
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_store_that_lacks_something_is_not_called_done(
+    small_root: Path, small_store: Path, tmp_path: Path, cut: bool
+) -> None:
+    store = shutil.copytree(small_store, tmp_path / "s")
+    frames = store / "shards/train-00000/frames/bytes/c/0"
+    os.truncate(frames, 100) if cut else frames.unlink()
+    message = refusal(build_small, small_root, store)
+    assert f"{frames} {'has another size' if cut else 'is missing'}" in message
+    assert "verify STORE --repair" in message
+
+
 def test_damaged_priors_are_not_taken_over(small_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "s"
     build_small(small_root, store, split="train")
