@@ -46,14 +46,19 @@ class Ranks:
             for value in values:
                 dist.broadcast(value, src=0)
 
-    def agree(self, value: int) -> bool:
-        """Whether it is the same on all ranks; waits for them."""
+    def agree(self, what: str, value: int) -> bool:
+        """Whether it is the same on all ranks; asked once of each `what`.
+
+        Waits for them as long as they take, as no collective does: a rank may have hours of a store to fetch before.
+        """
         if self.count == 1:
             return True
-        least_and_most = torch.tensor([value, -value], device=self.device)
-        dist.all_reduce(least_and_most, dist.ReduceOp.MIN)
-        least, most = least_and_most.tolist()
-        return least == -most
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"tubelets/{what}/{self.rank}", f"{value}")
+        answers = [f"tubelets/{what}/{rank}" for rank in range(self.count)]
+        while not store.check(answers):  # not store.wait: it would keep the failure of a rank from `together`
+            time.sleep(0.1)
+        return len({store.get(answer) for answer in answers}) == 1
 
 
 def join(device: str, backend: str = "") -> Ranks:

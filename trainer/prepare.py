@@ -103,7 +103,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         if ranks.first and (changed := _changed(of, config)):
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
-    if not ranks.agree(start):
+    if not ranks.agree("start", start):
         raise InputError(
             "the processes found different checkpoints to go on from",
             found=f"process {ranks.rank} that of step {start} in {job.checkpoints}",

@@ -111,7 +111,7 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.training._validate(model, job, ranks, None, 1)
     peers = Peers.here()
     gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
-    tell.send((validated, [ranks.agree(5), ranks.agree(rank)], gathered, taken))
+    tell.send((validated, [ranks.agree("five", 5), ranks.agree("rank", rank)], gathered, taken))
     peers.wait()  # rank 0 holds the counter
 
 
@@ -122,13 +122,19 @@ def _evaluate(rank: int, tell: Connection, out: Path, checkpoint: Path, errors: 
     Store.open = classmethod(lambda cls, path, split=None: store)  # type: ignore[assignment, method-assign]
 
     begun: list[str] = []
+    is_stuck = errors / "stuck"
     compute = Detector.video
 
     def video(self: Detector, blocks: object, frames: int, width: int, height: int, name: str) -> VideoTubelets:
         begun.append(name)
+        hangs = rank == stuck and len(begun) == 2
+        if hangs:
+            is_stuck.touch()
         tell.send(name)
-        if stuck is not None:
-            time.sleep(0.3 if rank != stuck else 60 * (len(begun) - 1))
+        if hangs:
+            time.sleep(60)
+        while stuck not in (None, rank) and not is_stuck.exists():  # else they might leave it nothing to be stuck in
+            time.sleep(0.05)
         return compute(self, blocks, frames, width, height, name)
 
     Detector.video = video  # type: ignore[assignment, method-assign]
