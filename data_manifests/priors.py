@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Float32
 
 from data_manifests.errors import InputError
+from data_manifests.layout import PRIORS, data_file
+from data_manifests.manifest import Manifest, check_file
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 
 MAX_PRIORS = 65_535
@@ -23,6 +27,22 @@ def make_priors(spec: PriorSpec) -> Float32[np.ndarray, "P 4"]:
     if spec.priors > MAX_PRIORS:
         raise InputError(f"a network of {spec.priors} priors", wanted=f"at most {MAX_PRIORS}", todo="use fewer grids")
     return np.concatenate([_layer_priors(layer, spec.image_size) for layer in spec.layers])
+
+
+def read_priors(store: Path, manifest: Manifest, spec: PriorSpec) -> Float32[np.ndarray, "P 4"]:
+    """The priors that lie in a store.
+
+    Raises:
+        InputError: their file is missing or damaged, or holds another number of them than the settings tell.
+    """
+    place = check_file(store, data_file(Path(PRIORS), 2).as_posix(), manifest.files, deep=True)
+    values = np.fromfile(place, "<f4")
+    if len(values) != 4 * spec.priors:
+        raise InputError(
+            f"{place} does not hold the priors of the settings", found=f"{len(values)} numbers",
+            wanted=f"{4 * spec.priors}", todo=f"python -m pipeline verify {store} --repair",
+        )  # fmt: skip
+    return values.reshape(-1, 4)
 
 
 def prior_shapes(layer: PriorLayer) -> Float32[np.ndarray, "n 2"]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from data_manifests.errors import InputError
-from data_manifests.layout import IGNORED, PRIORS, data_file
-from data_manifests.manifest import check_file, load_manifest
+from data_manifests.layout import IGNORED
+from data_manifests.manifest import load_manifest
+from data_manifests.priors import read_priors
 from pipeline.census import Census
 from pipeline.drawing import ClipPicture, decode, see
 from pipeline.stored import StoredShard, StoredVideo, built_shards, find_video, read_settings
@@ -99,8 +100,7 @@ def clip_picture(store: Path, shard: StoredShard, video: StoredVideo, first: int
     at = row * (1 + settings.views) + view
     begin, end = shard["targets/offsets"][at : at + 2]
     prior, label, tube, loc = (shard[f"targets/{name}"][begin:end] for name in ("prior", "label", "tube", "loc"))
-    file = check_file(store, data_file(Path(PRIORS), 2).as_posix(), load_manifest(store).files, deep=True)
-    priors = np.fromfile(file, "<f4").reshape(-1, 4)[prior]
+    priors = read_priors(store, load_manifest(store), settings.priors)[prior]
     boxes = decode(loc, priors, settings.variances)
     names = ["ignored" if value == IGNORED else settings.classes[value - 1] for value in label]
     title = f"{video.video_id}:{first} view {view}"

@@ -16,18 +16,17 @@ from jaxtyping import Float32, Int16, Integer, UInt8
 
 from data_manifests.errors import InputError
 from data_manifests.layout import (
-    PRIORS,
     ROOT,
     TABLES,
     Settings,
     check_version,
-    data_file,
     digest,
     frame_crc32c,
     view_crc32c,
     view_heads,
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
+from data_manifests.priors import read_priors
 from trainer.data.shard import Shard, Video, open_shard
 from trainer.place import Place
 
@@ -81,7 +80,7 @@ class Store:
                 todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
             )
         self.meta = _read_settings(path, manifest)
-        self.priors: Float32[np.ndarray, "P 4"] = _read_priors(path, manifest, self.meta.priors.priors)
+        self.priors: Float32[np.ndarray, "P 4"] = read_priors(path, manifest, self.meta.priors)
         records = {n: r for n, r in sorted(manifest.shards.items()) if split in (None, r.split)}
         if not records:
             there = sorted({record.split for record in manifest.shards.values()})
@@ -202,14 +201,3 @@ def _read_settings(store: Path, manifest: Manifest) -> Settings:
 
 def _read_table(store: Path, place: str, manifest: Manifest) -> pa.Table:
     return pq.read_table(check_file(store, place, manifest.files, deep=True))
-
-
-def _read_priors(store: Path, manifest: Manifest, count: int) -> Float32[np.ndarray, "P 4"]:
-    place = check_file(store, data_file(Path(PRIORS), 2).as_posix(), manifest.files, deep=True)
-    values = np.fromfile(place, "<f4")
-    if len(values) != 4 * count:
-        raise InputError(
-            f"{place} does not hold the priors of the settings", found=f"{len(values)} numbers", wanted=f"{4 * count}",
-            todo=f"python -m pipeline verify {store} --repair",
-        )  # fmt: skip
-    return values.reshape(count, 4)
