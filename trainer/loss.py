@@ -18,6 +18,10 @@ NEGATIVES_PER_POSITIVE = 3
 MAX_CROSS_ENTROPY = -math.log(torch.finfo(torch.float32).tiny)
 """The original clamps probabilities at FLT_MIN; the gradient stays p - onehot."""
 LOG2_E = math.log2(math.e)
+MOST_LOGIT = 83.0
+"""The sum of a hundred powers of it is still a float32; where two logits differ by more, p is FLT_MIN or nearly 1."""
+UNCOUNTED = -1
+"""The label of an answer that counts for nothing."""
 
 
 class Losses(NamedTuple):
@@ -62,42 +66,44 @@ def tubelet_loss(
     B, P, labels = conf.shape
     K = loc.shape[2]
     row = sample * P + prior
-    loc_sum = F.smooth_l1_loss(loc.reshape(B * P, K, 4)[row].float(), target, reduction="sum") / K
+    loc_sum = F.smooth_l1_loss(loc.reshape(B * P, K, 4).index_select(0, row).float(), target, reduction="sum") / K
 
     hardest = min(NEGATIVES_PER_POSITIVE * max(positives), P)
     with torch.no_grad():
-        taken = torch.cat([row, ignored_sample * P + ignored_prior])
-        hardness = _odds_against_background(conf).flatten().index_fill(0, taken, -torch.inf).view(B, P)
+        hardness = _odds_against_background(conf)
+        hardness.view(-1).index_fill_(0, torch.cat([row, ignored_sample * P + ignored_prior]), -torch.inf)
         odds, mined = hardness.topk(hardest, dim=1)
         wanted = torch.zeros(B, dtype=torch.int64, device=conf.device)
-        wanted = wanted.index_add(0, sample, torch.full_like(sample, NEGATIVES_PER_POSITIVE))
+        wanted = wanted.index_add_(0, sample, torch.full_like(sample, NEGATIVES_PER_POSITIVE))
         rank = torch.arange(hardest, device=conf.device)
         # a NaN is harder than anything: it must reach the loss, where the watch sees it
         is_mined = (rank < wanted[:, None]) & (odds != -torch.inf)
-        mined = mined + torch.arange(B, device=conf.device)[:, None] * P
+        mined = mined + torch.arange(0, B * P, P, device=conf.device)[:, None]
         answered = torch.cat([row, mined.flatten()])
-        truth = torch.cat([label, torch.zeros_like(mined).flatten()])
-        counts = torch.cat([torch.ones_like(row, dtype=torch.bool), is_mined.flatten()])
+        truth = torch.cat([label, is_mined.flatten().long() - 1])  # background, or UNCOUNTED
     # one gather: its backward fills the one dense gradient that the network's border needs
-    cross_entropy = F.cross_entropy(conf.reshape(B * P, labels)[answered].float(), truth, reduction="none")
-    conf_sum = torch.where(counts, _clamped(cross_entropy), 0.0).sum()
+    answers = conf.reshape(B * P, labels).index_select(0, answered).float()
+    cross_entropy = F.cross_entropy(answers, truth, ignore_index=UNCOUNTED, reduction="none")
+    conf_sum = _clamped(cross_entropy).sum()
 
-    normaliser = normaliser.clamp(min=1)
-    loc_loss = loc_sum / normaliser
-    conf_loss = conf_sum / normaliser
-    return Losses(loc_loss + conf_loss, loc_loss, conf_loss, mined, is_mined)
+    share = 1 / normaliser.clamp(min=1)
+    total = (loc_sum + conf_sum) * share
+    return Losses(total, loc_sum.detach() * share, conf_sum.detach() * share, mined, is_mined)
 
 
 def _odds_against_background(conf: Float[Tensor, "B P labels"]) -> Float[Tensor, "B P"]:
     """(1 - p) / p for the probability p of background: grows with its cross-entropy -log p, without a logarithm.
 
-    Clip by clip, so that the intermediate stays in the cache of a CPU; by powers of two, which take half the time of
-    exp. Where a logit exceeds background's by 88 the odds are infinite: the original clamps p at FLT_MIN there.
+    Clip by clip, so that the intermediate stays in the cache of a CPU; by powers of two, which take a third of the time
+    of exp. Logits count as at most `MOST_LOGIT` in size here, so that no power is 0 or infinite.
     """
+    odds = torch.empty(conf.shape[:2], device=conf.device)
     others = torch.ones(conf.shape[2], device=conf.device)
     others[:1] = 0.0  # a slice: a number that is written to one element of a CUDA tensor is waited for
-    clips = (clip.float() for clip in conf)
-    return torch.stack([(clip - clip[:, :1]).mul_(LOG2_E).exp2_() @ others for clip in clips])
+    for clip, of_clip in zip(conf, odds, strict=True):
+        powers = clip.float().clamp(-MOST_LOGIT, MOST_LOGIT).mul_(LOG2_E).exp2_()
+        torch.mv(powers, others, out=of_clip).div_(powers[:, 0])
+    return odds
 
 
 def _clamped(cross_entropy: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
