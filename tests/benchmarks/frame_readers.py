@@ -14,7 +14,7 @@ import zarr
 from litdata import StreamingDataset
 from litdata.streaming.writer import BinaryWriter
 
-from trainer.data.reader import Store
+from trainer.data.reader import REPLICATED, Store
 from trainer.data.resample import resample
 
 
@@ -93,7 +93,7 @@ def open_readers(store: Store, folder: Path, root: Path, windows: list[Window]) 
     def decoded(encoded: list[bytes], window: Window) -> np.ndarray:
         frames = np.empty((K, *sizes[window.video_id], 3), np.uint8)
         for content, frame in zip(encoded, frames, strict=True):
-            simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=frame)
+            simplejpeg.decode_jpeg(content, colorspace="RGB", fastupsample=REPLICATED, buffer=frame)
         return frames
 
     def image_files(window: Window) -> np.ndarray:

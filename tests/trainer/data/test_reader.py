@@ -53,14 +53,29 @@ def test_samples_are_what_zarr_reads(small_root: Path, tmp_path: Path, frames: s
             for image, frame in zip(sample.frames, range(first, first + K), strict=True):
                 encoded = arrays["frames/bytes"][offsets[frame] : offsets[frame + 1]].tobytes()
                 plain = np.frombuffer(encoded, np.uint8).reshape(48, 64, 3) if frames == "raw" else None
-                assert np.array_equal(image, simplejpeg.decode_jpeg(encoded) if plain is None else plain)
+                assert np.array_equal(image, _decoded(encoded) if plain is None else plain)
             clip += 1
     assert clip == opened.clips
 
 
+def _decoded(encoded: bytes) -> np.ndarray:
+    return simplejpeg.decode_jpeg(encoded, fastupsample=True)
+
+
+def test_colour_of_half_size_comes_back_as_it_was_stored() -> None:
+    """A decoded video repeats its colour two by two, and so does the reader: interpolating would blur it."""
+    colour = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    frame = np.kron(colour, np.ones((2, 2, 1), np.uint8))
+    encoded = encode_frame(frame, "jpeg:95")
+    repeated, interpolated = (
+        np.mean((image - frame.astype(int)) ** 2) for image in (_decoded(encoded), simplejpeg.decode_jpeg(encoded))
+    )
+    assert 20 * repeated < interpolated
+
+
 def test_frames_of_a_video(small_root: Path, small_store: Path) -> None:
     frames = open_frames(small_root / "videos/Run/v_4.avi")
-    source = [simplejpeg.decode_jpeg(encode_frame(frame, "jpeg:95")) for frame in frames]
+    source = [_decoded(encode_frame(frame, "jpeg:95")) for frame in frames]
     opened = Store.open(small_store)
     assert np.array_equal(opened.frames("Run/v_4", 0, 24), source)
     assert np.array_equal(opened.frames("Run/v_4", 20, 23), source[20:23])
