@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 from jaxtyping import Integer, UInt8
 from PIL import Image
@@ -21,7 +20,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c, row_shape
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
-from data_manifests.tables import boxes_of
+from data_manifests.tables import boxes_of, checked_table
 from pipeline.reconcile import Tube
 
 FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
@@ -73,13 +72,13 @@ class StoredShard:
         return read_array(self.folder, array, self.settings)
 
     def table(self, name: str) -> pa.Table:
-        """One of the shard's tables, by its file's name. Raises as an array does."""
-        return pq.read_table(check_file(self.folder, name, self.files, deep=True))
+        """The shard's `videos` or `tubes`. Raises as an array does."""
+        return checked_table(self.folder, f"{name}.parquet", self.files)
 
     @cached_property
     def videos(self) -> tuple[StoredVideo, ...]:
         """In the order of the shard's videos.parquet."""
-        table = self.table("tubes.parquet")
+        table = self.table("tubes")
         index, label, first = (table[name].to_pylist() for name in ("tube", "label", "first_frame"))
         tubes: dict[str, list[Tube]] = {}
         for row, video_id in enumerate(table["video_id"].to_pylist()):
@@ -91,7 +90,7 @@ class StoredShard:
                 notes[video["video_id"]]["first_row"], notes[video["video_id"]]["decoder"],
                 tuple(notes[video["video_id"]]["rules"]), tuple(tubes.get(video["video_id"], ())),
             )
-            for row, video in enumerate(self.table("videos.parquet").to_pylist())
+            for row, video in enumerate(self.table("videos").to_pylist())
         )  # fmt: skip
 
     def encoded(self, video: StoredVideo, start: int, stop: int) -> list[bytes]:

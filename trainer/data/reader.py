@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import simplejpeg
 from jaxtyping import Float32, Int16, Integer, UInt8
 
@@ -27,6 +26,7 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
+from data_manifests.tables import checked_table
 from trainer.data.shard import Shard, Video, open_shard
 from trainer.place import Place
 
@@ -97,9 +97,9 @@ class Store:
         self.clips: int = self._clip_ends[-1]
         self._video = {video.video_id: video for shard in self._shards for video in shard.videos}
         wanted = pa.array(self._video, pa.string())
-        tables = {name: _read_table(path, place, manifest) for name, place in TABLES.items()}
         self.videos, self.tubes = (
-            tables[name].filter(pc.is_in(tables[name]["video_id"], wanted)) for name in ("videos", "tubes")
+            table.filter(pc.is_in(table["video_id"], wanted))
+            for table in (checked_table(path, TABLES[name], manifest.files) for name in ("videos", "tubes"))
         )
         crcs = {name: {p: f.crc32c for p, f in (r.files or {}).items()} for name, r in records.items()}
         self.content_digest = digest({"settings": manifest.settings_digest, "shards": crcs})
@@ -200,7 +200,3 @@ def _read_settings(store: Path, manifest: Manifest) -> Settings:
             todo="put its own manifest back, or rebuild",
         )
     return settings
-
-
-def _read_table(store: Path, place: str, manifest: Manifest) -> pa.Table:
-    return pq.read_table(check_file(store, place, manifest.files, deep=True))

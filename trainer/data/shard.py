@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from data_manifests.errors import InputError
 from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, row_shape
 from data_manifests.manifest import Files, check_file, plain_path
+from data_manifests.tables import VIDEOS, read_table
 
 
 class Video(NamedTuple):
@@ -56,7 +56,7 @@ def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shar
             todo="python -m pipeline verify STORE --repair",
         )
     arrays = {array: _map(folder, array, settings, files) for array in ARRAYS}
-    rows = pq.read_table(folder / "videos.parquet").to_pylist()
+    rows = read_table(folder / "videos.parquet", VIDEOS).to_pylist()
     try:
         videos = tuple(_video(name, row, note) for row, note in zip(rows, attributes["videos"], strict=True))
     except ValueError as error:

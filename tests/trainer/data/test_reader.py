@@ -18,6 +18,7 @@ from data_manifests.layout import MANIFEST, digest, file_crc32c, frame_crc32c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
 from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
+from tests.data_manifests.parquet_bombs import BOMBS
 from tests.pipeline.small_store import SHARDS, VIDEOS, VIEWS, K, build_small, refusal
 from trainer.data.reader import Store
 
@@ -227,6 +228,22 @@ def test_videos_that_no_build_makes(store: Path, changed: dict[str, object], tol
     pq.write_table(pa.Table.from_pylist([rows[0] | changed, *rows[1:]], table.schema), place)
     resign(store, "train-00000")
     assert told in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize(
+    ("place", "bomb"),
+    [
+        ("shards/train-00000/videos.parquet", "rows"),
+        ("tables/videos.parquet", "a long text"),
+        ("tables/tubes.parquet", "a footer that lies of boxes"),
+    ],
+)
+def test_tables_that_expand_hugely(store: Path, place: str, bomb: str) -> None:
+    (store / place).write_bytes(BOMBS[bomb][1])
+    resign(store, "train-00000")
+    resign_root(store, "tables/videos.parquet")
+    resign_root(store, "tables/tubes.parquet")
+    assert f"{place} is not a table that a build makes" in refusal(Store.open, store)
 
 
 def test_an_unfinished_store(store: Path) -> None:
