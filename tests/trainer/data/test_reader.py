@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 import zarr
 
-from data_manifests.layout import MANIFEST, digest, file_crc32c, frame_crc32c
+from data_manifests.layout import ARRAYS, MANIFEST, digest, file_crc32c, frame_crc32c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
 from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
@@ -160,6 +160,30 @@ def resign(store: Path, shard: str) -> None:
     manifest = load_manifest(store)
     record = replace(manifest.shards[shard], files=file_records(store / "shards" / shard))
     save_manifest(manifest.with_shard(shard, record), store)
+
+
+def test_each_file_is_checked_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Path] = []
+    monkeypatch.setattr("data_manifests.manifest.file_crc32c", lambda path: checked.append(path) or file_crc32c(path))
+    Store.open(store)
+    assert len(checked) == len(set(checked)) > 3 * len(ARRAYS)
+
+
+def test_an_array_that_the_manifest_lacks(store: Path) -> None:
+    manifest = load_manifest(store)
+    record = manifest.shards["train-00000"]
+    files = {name: file for name, file in (record.files or {}).items() if name != "targets/tube/c/0"}
+    save_manifest(manifest.with_shard("train-00000", replace(record, files=files)), store)
+    assert "the manifest lacks" in refusal(Store.open, store)
+
+
+def test_an_array_of_another_type(store: Path) -> None:
+    path = store / "shards/train-00000/targets/tube/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "data_type": "int8"}))
+    resign(store, "train-00000")
+    message = refusal(Store.open, store)
+    assert "targets/tube/c/0 does not hold the array that its metadata tell of" in message
+    assert "found: int8" in message
 
 
 @pytest.mark.parametrize("shape", [[10**18, 4, 4], [10**30, 4, 4], [-1, 4, 4], [20, 4, 5], [20], [20, 4, 4, 1]])
