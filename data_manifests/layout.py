@@ -146,8 +146,9 @@ class Settings:
 
 
 def digest(content: Any) -> str:
-    """sha256 of a JSON value's canonical text."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """sha256 of the canonical text of a JSON value, dataclasses among it standing for their fields."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=vars)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing(ours: Settings, theirs: Settings) -> list[str]:
