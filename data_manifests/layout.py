@@ -1,4 +1,4 @@
-"""The store's layout: names, types and checksums of everything in it (FORMAT.md says it in prose)."""
+"""The store's layout: names, types and checksums of everything in it (README.md says it in prose)."""
 
 from __future__ import annotations
 
