@@ -58,6 +58,8 @@ class Config:
     "memory format of the network"
     compile: bool = False
     "torch.compile"
+    deterministic: bool = False
+    "a GPU computes the same bits each time, slower; a CPU always does"
     workers: int = 2
     "loader processes of each rank; 0 reads in the training process"
     log_every: int = 20
