@@ -1,4 +1,4 @@
-"""The store's layout: names, types and checksums of everything in it (FORMAT.md says it in prose)."""
+"""The store's layout: names, types and checksums of everything in it (README.md says it in prose)."""
 
 from __future__ import annotations
 
@@ -146,8 +146,9 @@ class Settings:
 
 
 def digest(content: Any) -> str:
-    """sha256 of a JSON value's canonical text."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """sha256 of the canonical text of a JSON value, dataclasses among it standing for their fields."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=vars)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing(ours: Settings, theirs: Settings) -> list[str]:

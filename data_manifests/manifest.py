@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from data_manifests.errors import InputError
@@ -113,11 +112,17 @@ def save_manifest(manifest: Manifest, store: Path) -> None:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """As it is stored: equal for equal manifests."""
-    body = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    for table in ("shards", "skipped", "files"):
-        body[table] = dict(sorted(body[table].items()))
-    return json.dumps({**body, "digest": digest(body)}, indent=1).encode()
+    """As it is stored, a line a shard: equal for equal manifests."""
+    body = {"format_version": FORMAT_VERSION, **vars(manifest)}
+    parts = (f"\n {json.dumps(name)}: {_text(name, part)}" for name, part in {**body, "digest": digest(body)}.items())
+    return ("{" + ",".join(parts) + "\n}").encode()
+
+
+def _text(name: str, part: Any) -> str:
+    if name not in ("shards", "skipped", "files"):
+        return json.dumps(part)
+    rows = (f"\n  {json.dumps(key)}: {json.dumps(row, default=vars)}" for key, row in sorted(part.items()))
+    return "{" + ",".join(rows) + "\n }"
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -233,7 +238,6 @@ def _files(raw: dict[str, Any]) -> Files:
 
 def plain_path(name: str) -> str:
     """A path below a folder as it is. Raises ValueError if it leads out of it."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    if not name.strip("./") or name.startswith("/") or ".." in name.split("/") or "\\" in name or "\0" in name:
         raise ValueError(f"the path {name!r} leads out of the store")
     return name

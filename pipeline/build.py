@@ -54,6 +54,7 @@ from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
 from pipeline.shards import BUILDING, place_shard
+from pipeline.sparingly import Sparingly
 
 LOCK = ".lock"
 
@@ -116,11 +117,12 @@ def build(
         if begun != manifest or not _copy_is_good(store):
             manifest = begun
             save_manifest(manifest, store)
-        with closing(run_jobs(to_build, workers, executor)) as finished:
+        saving = Sparingly[Manifest](lambda manifest: save_manifest(manifest, store))
+        with closing(run_jobs(to_build, workers, executor)) as finished, saving as save:
             for built in finished:
                 place_shard(built, store)
                 manifest = manifest.with_shard(built.name, built.record)
-                save_manifest(manifest, store)
+                save(manifest)
                 if progress is not None:
                     progress(built.record.frames, frames)
         if manifest.lacks:

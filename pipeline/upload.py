@@ -1,4 +1,4 @@
-"""From a finished local store to an object store: shard by shard, each committed by its record in the manifest."""
+"""From a finished local store to an object store: shard by shard, each there once the manifest records it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import SHARDS, TABLES
 from data_manifests.manifest import Files, Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
+from pipeline.sparingly import Sparingly
 
 Progress = Callable[[str, int], None]
 """Called with what was put, and its bytes."""
@@ -62,13 +63,15 @@ def upload(store: Path, remote: ObjectStore, progress: Progress | None = None) -
     root = {name: record for name, record in ours.files.items() if name not in tables}
     now = replace(ours, shards=shards, files=root)
     _put(root, store, "", remote)
-    for name in lacking:
-        remote.put_manifest(now)  # without this shard
-        record = ours.shards[name]
-        _put(record.files or {}, store, f"{SHARDS}/{name}/", remote)
-        now = now.with_shard(name, record)
-        if progress is not None:
-            progress(name, sum(file.size for file in (record.files or {}).values()))
+    with Sparingly(remote.put_manifest) as record_there:
+        record_there(now)
+        for name in lacking:
+            record = ours.shards[name]
+            _put(record.files or {}, store, f"{SHARDS}/{name}/", remote)
+            now = now.with_shard(name, record)
+            record_there(now)
+            if progress is not None:
+                progress(name, sum(file.size for file in (record.files or {}).values()))
     _put(tables, store, "", remote)
     remote.put_manifest(ours)
     return len(lacking)

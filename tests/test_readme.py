@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_manifests.layout import ARRAYS
 from pipeline.__main__ import main
 from tests.pipeline.own_data import moving_square, write_video
 
@@ -68,3 +69,8 @@ def test_the_picture_is_there_and_small() -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len(README.read_text().splitlines()) < 500
+
+
+def test_it_describes_every_array_of_a_shard() -> None:
+    rows = re.findall(r"^\| (\w+/\w+) \| (\w+) \| \((\w+)", section("The store"), re.MULTILINE)
+    assert rows == [(name, kind, shape[1]) for name, (kind, shape) in ARRAYS.items()]

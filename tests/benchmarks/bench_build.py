@@ -61,11 +61,14 @@ def bench() -> list[Row]:
     places = {row["video_id"]: root / row["path"] for row in plan()[0].videos.to_pylist()}
     paths = [places[video_id] for record in shards for video_id in record.videos]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, spawn, initializer=_start_worker) as pool:
+    with (
+        tempfile.TemporaryDirectory() as stores,  # removed when nothing is timed any more
+        ProcessPoolExecutor(WORKERS, spawn, initializer=_start_worker) as pool,
+    ):
 
         def built(planned: Plan, card: Card) -> None:
-            with tempfile.TemporaryDirectory() as store:
-                build(planned, card, root, Path(store), workers=WORKERS, executor=pool, decoding=Decoding(limit=LIMIT))
+            store = Path(tempfile.mkdtemp(dir=stores))
+            build(planned, card, root, store, workers=WORKERS, executor=pool, decoding=Decoding(limit=LIMIT))
 
         rows = [_estimate(plan, root)]
         for views in (0, 8):

@@ -142,7 +142,8 @@ def _flip(content: bytearray, rng: random.Random) -> bytes:
 
 def _flip_used(stores: Stores, copy: Path, rng: random.Random) -> str:
     """A bit of a byte that a row covers: not of padding."""
-    shard = rng.choice(Store.open(copy)._shards)
+    shards = Store.open(copy).shards
+    shard = shards[rng.choice(shards.names)]
     name = rng.choice(sorted(name for name in shard.arrays if name != "clips/tubes"))
     array = shard.arrays[name]
     path = shard.folder / name / "c" / "/".join("0" * array.ndim)
@@ -188,7 +189,8 @@ def _duplicated(stores: Stores, copy: Path, rng: random.Random) -> str:
 
 def _rows_swapped(stores: Stores, copy: Path, rng: random.Random) -> str:
     """Two rows of one array change places, with their checksums where the array has them."""
-    shard = rng.choice(Store.open(copy)._shards)
+    shards = Store.open(copy).shards
+    shard = shards[rng.choice(shards.names)]
     names = [name for name in sorted(shard.arrays) if name not in ("frames/bytes", "clips/tubes")]
     name = rng.choice(names)
     path = shard.folder / name / "c" / "/".join("0" * shard.arrays[name].ndim)

@@ -75,8 +75,8 @@ def write_copies(store: Store, folder: Path) -> None:
 
 def jpegs(store: Store, video_id: str, start: int, stop: int) -> list[bytes]:
     """Encoded frames of a video, unchecked."""
-    video = store._video[video_id]
-    arrays = store._by_name[video.shard].arrays
+    shard = store.shards[store.shards.of_video[video_id]]
+    video, arrays = shard.video(video_id), shard.arrays
     ends = arrays["frames/offsets"][video.first_row + start : video.first_row + stop + 1].tolist()
     return [arrays["frames/bytes"][a:b].tobytes() for a, b in zip(ends, ends[1:], strict=False)]
 

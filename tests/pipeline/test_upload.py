@@ -115,12 +115,13 @@ def test_puts_that_fail(
     assert _built_and_planned(remote) == (1, 0)
     build_small(small_root, scratch, split="train")
     per_shard = len(load_manifest(scratch).shards["train-00000"].files or {})
-    for puts, state in ((30, (1, 2)), (per_shard + 30, (2, 1)), (per_shard + 3, (2, 1))):
+    for puts, state in ((30, (1, 2)), (per_shard + 30, (2, 1)), (per_shard + 3, (3, 0))):
         left[0] = puts
         assert "connection lost" in refusal(upload, scratch, remote)
         assert _built_and_planned(remote) == state
+    assert remote.known_manifest().lacks == "the tables"
     left[0] = 1000
-    assert upload(scratch, remote) == 1
+    assert upload(scratch, remote) == 0
     assert tree(fetched(remote.url, tmp_path / "copy")) == tree(small_store)
 
 

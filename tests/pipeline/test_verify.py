@@ -38,7 +38,7 @@ def test_a_whole_store(store: Path) -> None:
 
 
 def test_a_bit_of_a_frame(store: Path, small_root: Path, small_store: Path) -> None:
-    shard = Store.open(store)._by_name["train-00000"]
+    shard = Store.open(store).shards["train-00000"]
     row = 43
     flip(shard.folder / "frames/bytes/c/0", int(shard.arrays["frames/offsets"][row]) + 100)
     assert verify(store) == []
@@ -53,7 +53,7 @@ def test_a_bit_of_a_frame(store: Path, small_root: Path, small_store: Path) -> N
 
 
 def test_a_bit_of_a_target(store: Path, small_root: Path, small_store: Path) -> None:
-    shard = Store.open(store)._by_name["test-00000"]
+    shard = Store.open(store).shards["test-00000"]
     row = 20
     flip(
         shard.folder / "targets/loc/c/0/0/0",

@@ -9,7 +9,6 @@ from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from trainer.data.cache import ShardCache
 from trainer.data.reader import Sample, Store
-from trainer.data.shard import open_shard
 from trainer.place import Place, Remote
 
 
@@ -27,7 +26,7 @@ class CachedStore(Store):
         try:
             return super().sample(clip, view)
         except InputError:
-            self._mend(self._locate(clip)[0].name)
+            self._mend(self._locate(clip)[0])
             return super().sample(clip, view)
 
     def frames(self, video_id: str, start: int, stop: int) -> UInt8[ndarray, "n height width 3"]:
@@ -35,14 +34,12 @@ class CachedStore(Store):
         try:
             return super().frames(video_id, start, stop)
         except InputError:
-            self._mend(self._video[video_id].shard)
+            self._mend(self.shards.of_video[video_id])
             return super().frames(video_id, start, stop)
 
     def _mend(self, name: str) -> None:
         self._cache.mend(name)
-        files = self._cache.manifest.shards[name].files or {}
-        self._by_name[name] = open_shard(self.path, name, files, self.meta)
-        self._shards = tuple(self._by_name[shard.name] for shard in self._shards)
+        self.shards.reopen()
 
 
 def open_place(place: Place, split: str | None = None) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
-from trainer.data.shard import Shard, Video, open_shard
+from trainer.data.shard import Shard, Shards, Video
 from trainer.place import Place
 
 VIEWS = ("rectangle", "mirrored", "sampler", "kept")
@@ -67,7 +68,7 @@ class Store:
         meta: the settings that decided its content.
         priors: (P, 4) in [0, 1].
         clips: number of clips of the split, numbered from 0.
-        videos, tubes: the split's tables (schemas in `data_manifests.tables`), videos in the order of the shards.
+        shards: those of the split.
         content_digest: equal for stores of equal bytes.
     """
 
@@ -91,16 +92,10 @@ class Store:
                 f"the store at {path} has no {split} videos", found=f"only {', '.join(there)}",
                 todo=f"use --split {there[0]}, or build the {split} split too" if there else "build it again",
             )  # fmt: skip
-        self._shards = tuple(open_shard(path, n, r.files or {}, self.meta) for n, r in records.items())
-        self._by_name = {shard.name: shard for shard in self._shards}
-        self._clip_ends = np.cumsum([shard.clips for shard in self._shards]).tolist()
+        self.shards = Shards(path, records, self.meta)
+        self._clip_ends = np.cumsum([record.clips for record in records.values()]).tolist()
         self.clips: int = self._clip_ends[-1]
-        self._video = {video.video_id: video for shard in self._shards for video in shard.videos}
-        wanted = pa.array(self._video, pa.string())
-        tables = {name: _read_table(path, place, manifest) for name, place in TABLES.items()}
-        self.videos, self.tubes = (
-            tables[name].filter(pc.is_in(tables[name]["video_id"], wanted)) for name in ("videos", "tubes")
-        )
+        self._tables = {name: check_file(path, place, manifest.files, deep=True) for name, place in TABLES.items()}
         crcs = {name: {p: f.crc32c for p, f in (r.files or {}).items()} for name, r in records.items()}
         self.content_digest = digest({"settings": manifest.settings_digest, "shards": crcs})
 
@@ -116,13 +111,24 @@ class Store:
         """
         return cls(Path(path), split)
 
+    @cached_property
+    def videos(self) -> pa.Table:
+        """The split's videos, in the order of the shards (schema in `data_manifests.tables`)."""
+        return self._table("videos")
+
+    @cached_property
+    def tubes(self) -> pa.Table:
+        """The split's tubes (schema in `data_manifests.tables`)."""
+        return self._table("tubes")
+
     def sample(self, clip: int, view: int) -> Sample:
         """One clip through one view (0 is the whole frame).
 
         Raises:
             InputError: a checksum does not fit, naming shard, array, row and video.
         """
-        shard, local = self._locate(clip)
+        name, local = self._locate(clip)
+        shard = self.shards[name]
         arrays, row = shard.arrays, local * (1 + self.meta.views) + view
         clip_row = np.array(
             [[arrays[f"clips/{name}"][local] for name in ("video", "first_row", "first_frame")]], np.int64
@@ -148,22 +154,29 @@ class Store:
         Raises:
             InputError: a checksum does not fit, naming shard, row and video.
         """
-        video = self._video[video_id]
+        shard = self.shards[self.shards.of_video[video_id]]
+        video = shard.video(video_id)
         if not 0 <= start <= stop <= video.frames:
             raise IndexError(f"frames {start} to {stop} of {video_id}, which has {video.frames}")
-        return self._decode(self._by_name[video.shard], video, video.first_row + start, video.first_row + stop)
+        return self._decode(shard, video, video.first_row + start, video.first_row + stop)
 
     def clip_name(self, clip: int, view: int) -> tuple[str, int, int]:
         """(video_id, first frame, view), for messages."""
-        shard, local = self._locate(clip)
+        name, local = self._locate(clip)
+        shard = self.shards[name]
         video = shard.videos[int(shard.arrays["clips/video"][local])]
         return video.video_id, int(shard.arrays["clips/first_frame"][local]), view
 
-    def _locate(self, clip: int) -> tuple[Shard, int]:
+    def _locate(self, clip: int) -> tuple[str, int]:
+        """The name of its shard, and which clip of that it is."""
         if not 0 <= clip < self.clips:
             raise IndexError(f"clip {clip} of a store of {self.clips}")
         index = bisect_right(self._clip_ends, clip)
-        return self._shards[index], clip - (self._clip_ends[index - 1] if index else 0)
+        return self.shards.names[index], clip - (self._clip_ends[index - 1] if index else 0)
+
+    def _table(self, name: str) -> pa.Table:
+        table = pq.read_table(self._tables[name])
+        return table.filter(pc.is_in(table["video_id"], pa.array(self.shards.of_video, pa.string())))
 
     def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
         offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
@@ -200,7 +213,3 @@ def _read_settings(store: Path, manifest: Manifest) -> Settings:
             todo="put its own manifest back, or rebuild",
         )
     return settings
-
-
-def _read_table(store: Path, place: str, manifest: Manifest) -> pa.Table:
-    return pq.read_table(check_file(store, place, manifest.files, deep=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,10 @@ import torch
 
 from data_manifests.errors import InputError
 from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, row_shape
-from data_manifests.manifest import Files, check_file, plain_path
+from data_manifests.manifest import Files, ShardRecord, check_file, plain_path
+
+OPEN_AT_ONCE = 3000
+"""Shards that a process maps at a time: of the 65,530 pieces of memory that Linux allows it, each takes 18."""
 
 
 class Video(NamedTuple):
@@ -23,7 +27,6 @@ class Video(NamedTuple):
     frames: int
     width: int
     height: int
-    shard: str
     first_row: int
 
 
@@ -37,14 +40,47 @@ class Shard:
     videos: tuple[Video, ...]
     clips: int
 
+    def video(self, video_id: str) -> Video:
+        """One of its videos."""
+        return next(video for video in self.videos if video.video_id == video_id)
 
-def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shard:
+
+class Shards:
+    """A store's shards, by name. Up to `OPEN_AT_ONCE` are open; of more, each when it is asked for, as others are closed.
+
+    Attributes:
+        of_video: the name of each video's shard.
+    """
+
+    def __init__(self, store: Path, records: dict[str, ShardRecord], settings: Settings) -> None:
+        """Opens them, if they are not more.
+
+        Raises:
+            InputError: see `open_shard`.
+        """
+        self.names = tuple(records)
+        self.of_video = {video_id: name for name, record in records.items() for video_id in record.videos}
+        self._open = lru_cache(OPEN_AT_ONCE)(lambda name: open_shard(store, name, records[name], settings))
+        if len(records) <= OPEN_AT_ONCE:
+            for name in records:
+                self._open(name)
+
+    def __getitem__(self, name: str) -> Shard:
+        """Raises InputError: see `open_shard`."""
+        return self._open(name)
+
+    def reopen(self) -> None:
+        """Forgets what is open: files were replaced."""
+        self._open.cache_clear()
+
+
+def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) -> Shard:
     """Opens a shard. Sizes of all its files and checksums of the small ones are checked here.
 
     Raises:
         InputError: a file is missing or damaged, or the shard is another's.
     """
-    folder = store / SHARDS / name
+    folder, files = store / SHARDS / name, record.files or {}
     for path in files:
         check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
     attributes = json.loads(check_file(folder, ROOT, files, deep=True).read_bytes())["attributes"]
@@ -58,16 +94,24 @@ def open_shard(store: Path, name: str, files: Files, settings: Settings) -> Shar
     arrays = {array: _map(folder, array, settings, files) for array in ARRAYS}
     rows = pq.read_table(folder / "videos.parquet").to_pylist()
     try:
-        videos = tuple(_video(name, row, note) for row, note in zip(rows, attributes["videos"], strict=True))
+        videos = tuple(_video(row, note) for row, note in zip(rows, attributes["videos"], strict=True))
     except ValueError as error:
         raise InputError(
             f"{folder} holds what no build makes", found=str(error), todo="build the store anew"
         ) from error
-    return Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
+    shard = Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
+    if shard.clips != record.clips or tuple(video.video_id for video in videos) != record.videos:
+        raise InputError(
+            f"{folder} is not the shard that was recorded",
+            found=f"{shard.clips} clips of {len(videos)} videos",
+            wanted=f"{record.clips} clips of {len(record.videos)} videos, by name",
+            todo="python -m pipeline verify STORE --repair",
+        )
+    return shard
 
 
-def _video(shard: str, row: dict[str, Any], note: dict[str, Any]) -> Video:
-    video = Video(plain_path(row["video_id"]), row["frames"], row["width"], row["height"], shard, note["first_row"])
+def _video(row: dict[str, Any], note: dict[str, Any]) -> Video:
+    video = Video(plain_path(row["video_id"]), row["frames"], row["width"], row["height"], note["first_row"])
     if not 0 < video.width * video.height <= MOST_PIXELS:
         raise ValueError(f"frames of {video.width} x {video.height}, of {video.video_id}")
     return video

@@ -109,9 +109,13 @@ def test_samples_are_copies(small_store: Path) -> None:
     opened = Store.open(small_store)
     sample = opened.sample(0, 0)
     for part in (sample.frames, sample.rectangle, *sample.targets):
-        assert not any(np.shares_memory(part, array) for shard in opened._shards for array in shard.arrays.values())
+        assert not any(
+            np.shares_memory(part, array)
+            for name in opened.shards.names
+            for array in opened.shards[name].arrays.values()
+        )
     with pytest.raises(ValueError, match="read-only"):
-        opened._shards[0].arrays["targets/loc"][0] = 1
+        opened.shards[opened.shards.names[0]].arrays["targets/loc"][0] = 1
 
 
 def test_no_store(tmp_path: Path) -> None:
@@ -173,7 +177,7 @@ def test_an_image_bomb(store: Path) -> None:
     """A small JPEG of a huge picture in place of a frame, with a good checksum."""
     folder = store / "shards/train-00000"
     opened = Store.open(store, "train")
-    first = opened._shards[0].arrays["frames/offsets"][:2].tolist()
+    first = opened.shards[opened.shards.names[0]].arrays["frames/offsets"][:2].tolist()
     bomb = simplejpeg.encode_jpeg(np.zeros((900, 1400, 3), np.uint8), quality=1)[: first[1]]
     stream = bytearray((folder / "frames/bytes/c/0").read_bytes())
     stream[: len(bomb)] = bomb
@@ -235,3 +239,34 @@ def test_an_unfinished_store(store: Path) -> None:
     message = refusal(Store.open, store)
     assert "is not finished" in message
     assert "1 of 3 shards are to be built" in message
+
+
+def test_of_many_shards_a_few_are_open_at_a_time(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is damaged is refused when its shard is opened, which is then no longer at the start."""
+    expected = [Store.open(small_store).sample(clip, 1) for clip in range(Store.open(small_store).clips)]
+    monkeypatch.setattr("trainer.data.shard.OPEN_AT_ONCE", 1)
+    opened = Store.open(small_store)
+    assert opened.shards._open.cache_info().currsize == 0
+    for turn in (1, -1):
+        for clip, before in list(enumerate(expected))[::turn]:
+            sample = opened.sample(clip, 1)
+            assert np.array_equal(sample.frames, before.frames)
+            assert np.array_equal(sample.targets.loc, before.targets.loc)
+            assert opened.shards._open.cache_info().currsize == 1
+    store = Path(shutil.copytree(small_store, tmp_path / "store"))
+    damaged = store / "shards" / opened.shards.names[-1] / "videos.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    opened = Store.open(store)
+    opened.sample(0, 0)
+    assert "videos.parquet is damaged" in refusal(opened.sample, opened.clips - 1, 0)
+
+
+def test_a_shard_that_the_manifest_does_not_describe(small_store: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(small_store, tmp_path / "store"))
+    manifest = load_manifest(store)
+    record = manifest.shards["train-00000"]
+    for other in (replace(record, clips=record.clips + 1), replace(record, videos=record.videos[::-1])):
+        save_manifest(manifest.with_shard("train-00000", other), store)
+        assert "is not the shard that was recorded" in refusal(Store.open, store)
