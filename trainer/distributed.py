@@ -186,7 +186,7 @@ def _failure(store: dist.Store, patience: float) -> str:
 def _listen(store: dist.Store, over: threading.Event) -> None:
     while not over.wait(1.0):
         try:
-            reason = _failure(store, 0)
+            reason = _failure(store, 0.0)
             error = _stopped(reason) if reason else None
         except RuntimeError as fault:  # the store is gone with the process that held it
             error = _gone(fault)
