@@ -26,7 +26,7 @@ demo-K%:
 		--out $(DEMO)/evaluation-K$* --json $(DEMO)/metrics-K$*.json --pictures 8
 
 # the README's picture: two actors of one of the demo's test videos, after `make demo`
-PICTURE := $(DEMO)/evaluation-K6/pictures/Rise-v_Rise_test_014.png
+PICTURE := $(DEMO)/evaluation-K6/pictures/Rise/v_Rise_test_014.png
 picture: $(PICTURE)
 	$(BIN)/python -c "from PIL import Image; Image.open('$(PICTURE)').save('demo.jpg', quality=80, optimize=True)"
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from jaxtyping import Float32
+
+from data_manifests.errors import InputError
+from data_manifests.manifest import Files, check_file
+from data_manifests.parquet_pages import claimed
 
 VIDEOS = pa.schema(
     [
@@ -26,6 +34,55 @@ TUBES = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float32(), 4))),  # a box a frame: x1 y1 x2 y2 in pixels
     ]
 )
+
+SCHEMAS = {"videos": VIDEOS, "tubes": TUBES}
+MOST_EXPANSION = 512
+"""Bytes in memory for a byte of a table's file. A box's four numbers have levels of 2 bits each, whatever they are, and Snappy
+makes 21 bytes of one at most: no more than 340 for endless equal boxes. UCF101's have 4 and 7."""
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A table of a store, `VIDEOS` or `TUBES`. What it claims to hold is looked at before memory is made for it.
+
+    Raises:
+        InputError: it is no such table, or tells of more than its bytes can hold: a few bytes may claim billions of rows.
+    """
+    content = path.read_bytes()
+    most, texts = MOST_EXPANSION * len(content), [field.name for field in schema if field.type == pa.string()]
+    try:
+        values, size = claimed(content)
+        if values * 4 > most or size > most:
+            raise ValueError(f"{values:,} values and {size:,} bytes in a file of {len(content):,} bytes")
+        found = pq.ParquetFile(pa.BufferReader(content)).schema_arrow
+        if not found.equals(schema):
+            raise ValueError(f"the columns {', '.join(f'{field.name} {field.type}' for field in found)}")
+        # a text that is repeated is in a dictionary once
+        table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
+        if (text := sum(_text_bytes(table[name]) for name in texts)) > most:
+            raise ValueError(f"{text:,} bytes of text in a file of {len(content):,} bytes")
+        if empty := [name for name in table.column_names if table[name].null_count]:
+            raise ValueError(f"nothing in rows of {', '.join(empty)}")
+        return table.cast(schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a table that a build makes", found=str(error), todo="build the store anew"
+        ) from error
+
+
+def checked_table(folder: Path, name: str, files: Files) -> pa.Table:
+    """A recorded table, `videos.parquet` or `tubes.parquet` below a folder.
+
+    Raises:
+        InputError: its checksum does not fit its record, or as `read_table`.
+    """
+    path = check_file(folder, name, files, deep=True)
+    return read_table(path, SCHEMAS[path.stem])
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of a column's texts, which are stored as a dictionary's, if each were there as often as it is named."""
+    lengths = (pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+    return sum(pc.sum(of_chunk).as_py() or 0 for of_chunk in lengths)
 
 
 def boxes_of(tubes: pa.Table, row: int) -> Float32[np.ndarray, "frames 4"]:

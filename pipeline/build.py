@@ -50,6 +50,7 @@ from data_manifests.manifest import (
     write_atomically,
 )
 from data_manifests.priors import make_priors
+from data_manifests.tables import checked_table
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
@@ -200,7 +201,7 @@ def write_tables(manifest: Manifest, store: Path) -> Files:
     (store / "tables").mkdir(exist_ok=True)
     for name, place in TABLES.items():
         tables = [
-            pq.read_table(check_file(store / SHARDS / shard, f"{name}.parquet", record.files or {}, deep=True))
+            checked_table(store / SHARDS / shard, f"{name}.parquet", record.files or {})
             for shard, record in sorted(manifest.shards.items())
         ]
         content = io.BytesIO()

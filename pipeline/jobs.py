@@ -21,7 +21,7 @@ from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.signals import held_back
 from data_manifests.tables import boxes_of
-from pipeline.annotations import Annotations
+from pipeline.annotations import Annotations, counts_frames
 from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
@@ -66,7 +66,7 @@ def shard_jobs(
     columns = (table[name].to_pylist() for name in ("video_id", "tube", "label", "first_frame"))
     for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
         tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
-    counted = card.annotation_format in ("ucf101", "act")
+    counted = counts_frames(card)
     jobs = {}
     for name, record in records.items():
         gone = [video_id for video_id in record.videos if video_id not in at_hand]

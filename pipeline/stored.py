@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
+from data_manifests.array_file import array_file, array_files
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c, row_shape
+from data_manifests.layout import MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
-from data_manifests.tables import boxes_of
+from data_manifests.tables import boxes_of, checked_table
 from pipeline.reconcile import Tube
 
 FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
@@ -68,18 +68,17 @@ class StoredShard:
         Raises:
             InputError: its file is damaged, or its metadata tell of more than there is.
         """
-        file = data_file(Path(array), 1 + len(row_shape(array, self.settings.K, self.settings.views)))
-        check_file(self.folder, file.as_posix(), self.files, deep=True)
+        check_file(self.folder, array_files(array, self.settings)[1], self.files, deep=True)
         return read_array(self.folder, array, self.settings)
 
     def table(self, name: str) -> pa.Table:
-        """One of the shard's tables, by its file's name. Raises as an array does."""
-        return pq.read_table(check_file(self.folder, name, self.files, deep=True))
+        """The shard's `videos` or `tubes`. Raises as an array does."""
+        return checked_table(self.folder, f"{name}.parquet", self.files)
 
     @cached_property
     def videos(self) -> tuple[StoredVideo, ...]:
         """In the order of the shard's videos.parquet."""
-        table = self.table("tubes.parquet")
+        table = self.table("tubes")
         index, label, first = (table[name].to_pylist() for name in ("tube", "label", "first_frame"))
         tubes: dict[str, list[Tube]] = {}
         for row, video_id in enumerate(table["video_id"].to_pylist()):
@@ -91,7 +90,7 @@ class StoredShard:
                 notes[video["video_id"]]["first_row"], notes[video["video_id"]]["decoder"],
                 tuple(notes[video["video_id"]]["rules"]), tuple(tubes.get(video["video_id"], ())),
             )
-            for row, video in enumerate(self.table("videos.parquet").to_pylist())
+            for row, video in enumerate(self.table("videos").to_pylist())
         )  # fmt: skip
 
     def encoded(self, video: StoredVideo, start: int, stop: int) -> list[bytes]:
@@ -169,20 +168,8 @@ def read_array(folder: Path, array: str, settings: Settings) -> np.ndarray:
         InputError: its metadata are not of such an array, or tell of more than its file holds.
         OSError: a file is missing.
     """
-    row = row_shape(array, settings.K, settings.views)
-    dtype, path = np.dtype(ARRAYS[array][0]).newbyteorder("<"), data_file(folder / array, 1 + len(row))
-    size = path.stat().st_size
-    try:
-        shape = json.loads((folder / array / ROOT).read_bytes())["shape"]
-        count = int(np.prod(shape, dtype=object))
-        if tuple(shape[1:]) != row or not 0 <= count * dtype.itemsize <= size:
-            raise ValueError(f"shape {shape} in {size} bytes")
-        return np.fromfile(path, dtype, count).reshape(shape)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} does not hold the array that its metadata tell of", found=str(error),
-            todo="python -m pipeline verify STORE --repair",
-        ) from error  # fmt: skip
+    found = array_file(folder, array, settings)
+    return np.fromfile(found.path, found.dtype, found.values).reshape(found.shape)
 
 
 def read_settings(manifest: Manifest) -> Settings:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
@@ -30,7 +29,7 @@ from data_manifests.layout import (
     view_heads,
 )
 from data_manifests.manifest import Files, Manifest, ShardRecord, copy_is_ahead, load_manifest, save_manifest
-from data_manifests.tables import VIDEOS
+from data_manifests.tables import VIDEOS, read_table
 from pipeline.annotations import read_annotations
 from pipeline.build import LOCK, only_build, write_root, write_tables
 from pipeline.decoding import STRICT, Decoding
@@ -206,7 +205,7 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
     whole = [Finding(DAMAGED, file, shard, array)]
     try:
         arrays = {name: read_array(folder, name, settings) for name in ARRAYS}
-        videos = pq.read_table(folder / "videos.parquet")["video_id"].to_pylist()
+        videos = read_table(folder / "videos.parquet", VIDEOS)["video_id"].to_pylist()
         firsts = [note["first_row"] for note in json.loads((folder / ROOT).read_bytes())["attributes"]["videos"]]
         bad = list(_bad_frames(shard, arrays) if array.startswith("frames/") else _bad_views(shard, arrays, settings))
     except (InputError, OSError, ValueError, KeyError, IndexError, TypeError):

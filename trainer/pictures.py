@@ -152,7 +152,7 @@ def strip(
 def draw_pictures(
     evaluation: Evaluation, read: Callable[[str, int], UInt8[np.ndarray, "h w 3"]], folder: Path, count: int
 ) -> list[Path]:
-    """Strips of `count` videos, spread evenly over the evaluation's, as PNG files in `folder`.
+    """Strips of `count` videos, spread evenly over the evaluation's, as PNG files in `folder`, each at its video's id.
 
     Args:
         read: a video's frame by its number.
@@ -168,7 +168,7 @@ def draw_pictures(
             evaluation.findings[row].tubes,
             evaluation.classes,
         )
-        path, content = folder / f"{video_id.replace('/', '-')}.png", io.BytesIO()
+        path, content = folder / f"{video_id}.png", io.BytesIO()
         image.save(content, format="PNG")
         write_atomically(path, content.getbuffer())
         written.append(path)

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from data_manifests.card import Card
 from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from pipeline.annotations import act, coco, csv_boxes, cvat, ucf101
-from pipeline.annotations.rules import Annotations, OddityCounter, make_tables, safe_video_id
+from pipeline.annotations.rules import Annotations, OddityCounter, RawVideo, make_tables, safe_video_id
 
-_FORMATS = {"ucf101": ucf101.read, "csv": csv_boxes.read, "cvat": cvat.read, "coco": coco.read, "act": act.read}
+
+class _Format(NamedTuple):
+    """How files of an annotation format are read.
+
+    Args:
+        read: a file, or a folder of files, to raw videos.
+        counts_frames: the files say how many frames each video has; those of the others only where annotations end.
+        folders: a folder of files may be read too.
+    """
+
+    read: Callable[[Path, Card, OddityCounter], list[RawVideo]]
+    counts_frames: bool = False
+    folders: bool = False
+
+
+_FORMATS = {
+    "ucf101": _Format(ucf101.read, counts_frames=True),
+    "csv": _Format(csv_boxes.read),
+    "cvat": _Format(cvat.read, folders=True),
+    "coco": _Format(coco.read),
+    "act": _Format(act.read, counts_frames=True),
+}
+
+
+def counts_frames(card: Card) -> bool:
+    """Whether the card's annotations say how many frames each video has."""
+    return _FORMATS[card.annotation_format].counts_frames
 
 
 def read_annotations(card: Card, root: Path) -> Annotations:
@@ -25,17 +53,16 @@ def read_annotations(card: Card, root: Path) -> Annotations:
             wanted=f"the folder of {card.title}",
             todo="check the path of --root",
         )
-    reader = _FORMATS.get(card.annotation_format)
-    if reader is None:
+    form = _FORMATS.get(card.annotation_format)
+    if form is None:
         raise InputError(
             f"card {card.name}: unknown annotation format {card.annotation_format!r}",
             wanted=f"one of {', '.join(_FORMATS)}",
             todo=did_you_mean(card.annotation_format, _FORMATS, "mend annotations.format"),
         )
-    folders = card.annotation_format == "cvat"
-    path = _first_there(card.annotation_files, root, "annotation file", card, folders=folders)
+    path = _first_there(card.annotation_files, root, "annotation file", card, folders=form.folders)
     oddities = OddityCounter()
-    videos = reader(path, card, oddities)
+    videos = form.read(path, card, oddities)
     test_ids: set[str] = set()
     if card.test_lists:
         test_list = _first_there(card.test_lists, root, "list of test videos", card)

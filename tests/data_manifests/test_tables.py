@@ -1,9 +1,15 @@
-"""The tables' box column, there and back."""
+"""The tables' box column, there and back; and files that claim more than they can hold."""
+
+import resource
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from data_manifests.tables import TUBES, box_column, boxes_of
+from data_manifests.errors import InputError
+from data_manifests.tables import TUBES, VIDEOS, box_column, boxes_of, read_table
+from tests.data_manifests.parquet_bombs import BOMBS, one_tube, one_video_again_and_again, parquet
 
 
 def test_boxes_come_back_as_they_were_put_in() -> None:
@@ -21,3 +27,62 @@ def test_boxes_come_back_as_they_were_put_in() -> None:
 def test_no_tubes() -> None:
     assert box_column([]).type == TUBES.field("boxes").type
     assert len(box_column([])) == 0
+
+
+def peak_memory() -> int:
+    """Bytes, of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_table_that_claims_more_than_it_can_hold(bomb: str, tmp_path: Path) -> None:
+    schema, content, told = BOMBS[bomb]
+    assert len(content) < 60_000
+    path = tmp_path / "table.parquet"
+    path.write_bytes(content)
+    before = peak_memory()
+    with pytest.raises(InputError, match=told) as refused:
+        read_table(path, schema)
+    assert str(refused.value).startswith(f"{path} is not a table that a build makes")
+    assert peak_memory() - before < 50e6
+
+
+def test_a_table_that_compresses_well_is_read(tmp_path: Path) -> None:
+    path, table = tmp_path / "tubes.parquet", one_tube(100_000)
+    path.write_bytes(parquet(table))
+    assert table.nbytes > 100 * path.stat().st_size
+    assert read_table(path, TUBES).equals(table)
+    path.write_bytes(parquet(TUBES.empty_table()))
+    assert read_table(path, TUBES).equals(TUBES.empty_table())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "no parquet file"),
+        (b"PAR1" * 20, "no parquet file"),
+        (parquet(one_tube(9)), "the columns video_id string, tube int32"),
+        (parquet(one_video_again_and_again(width=None)[:9]), "nothing in rows of width"),
+    ],
+    ids=["empty", "no parquet", "another table", "nulls"],
+)
+def test_what_is_not_the_table(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "videos.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_table(tmp_path / "videos.parquet", VIDEOS)
+
+
+@pytest.mark.parametrize("table", [one_video_again_and_again()[:20], one_tube(50)], ids=["videos", "tubes"])
+def test_flipped_bits_end_in_a_table_or_a_refusal(table: pa.Table, tmp_path: Path) -> None:
+    """As far as a checksum were good: never in another error, never in much memory."""
+    path, whole, rng, refused, before = tmp_path / "x", parquet(table), np.random.default_rng(5), 0, peak_memory()
+    for _ in range(100):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        try:
+            read_table(path, table.schema)
+        except InputError:
+            refused += 1
+    assert refused > 20
+    assert peak_memory() - before < 100e6

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data_manifests.card import load_card
+from data_manifests.card import known_cards, load_card
 from data_manifests.errors import InputError
 from data_manifests.tables import boxes_of
-from pipeline.annotations import Annotations, read_annotations, read_ids
+from pipeline.annotations import Annotations, counts_frames, read_annotations, read_ids
 
 VIDEO = "Biking/v_Biking_g01_c01"
 
@@ -168,3 +168,8 @@ def test_a_list_that_is_no_text_or_leaves_the_root(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/etc/passwd\n")
     with pytest.raises(InputError, match="line 1: video id '/etc/passwd' is refused"):
         read_ids(tmp_path / "list.txt", {"a/b"})
+
+
+def test_the_cards_whose_annotations_count_frames() -> None:
+    counting = {name for name in known_cards() if counts_frames(load_card(name))}
+    assert counting == {"jhmdb21", "multisports", "ucf101", "ucfsports"}

@@ -17,10 +17,11 @@ from data_manifests.layout import MANIFEST, MANIFEST_COPY, Settings, digest, fra
 from data_manifests.manifest import file_records, load_manifest, save_manifest
 from pipeline.alignment import measure_alignment
 from pipeline.frames import open_frames
-from pipeline.inspect import describe_store
+from pipeline.inspect import describe_store, find_clip
 from pipeline.report import report_data
 from pipeline.stored import built_shards
 from pipeline.verify import repair, verify
+from tests.data_manifests.parquet_bombs import BOMBS
 from tests.pipeline.own_data import moving_square, plain_settings, write_video
 from tests.pipeline.small_store import Here, build_small, refusal, tree
 
@@ -81,6 +82,28 @@ def test_absurd_shapes_with_a_good_checksum(store: Path, shape: object) -> None:
         assert f"{array}/c/0 does not hold the array that its metadata tell of" in refusal(look, store)
         assert peak_memory() - before < 200e6
         meta.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["videos", "tubes"])
+def test_tables_that_expand_hugely_with_a_good_checksum(small_root: Path, store: Path, name: str) -> None:
+    folder = store / "shards/train-00000"
+    bomb = "rows" if name == "videos" else "a footer that lies of boxes"
+    (folder / f"{name}.parquet").write_bytes(BOMBS[bomb][1])
+    resign(store, "train-00000")
+    for look in (describe_store, report_data, find_clip_of_store):
+        assert f"{name}.parquet is not a table that a build makes" in refusal(look, store)
+    manifest = load_manifest(store)
+    save_manifest(replace(manifest, files={n: f for n, f in manifest.files.items() if "tables" not in n}), store)
+    assert f"{name}.parquet is not a table that a build makes" in refusal(build_small, small_root, store)
+    content = bytearray((folder / "targets/loc/c/0/0/0").read_bytes())
+    content[100] ^= 1
+    (folder / "targets/loc/c/0/0/0").write_bytes(content)
+    assert any(found.array == "targets/loc" for found in verify(store, deep=True)), "which looks up the row's video"
+
+
+def find_clip_of_store(store: Path) -> object:
+    """As `inspect --clip` does."""
+    return find_clip(store, "Run/v_0:2", 0)
 
 
 @pytest.mark.parametrize("side", [700, 60_000])

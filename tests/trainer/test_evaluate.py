@@ -206,7 +206,13 @@ def test_pictures_of_some_videos(done, tmp_path):
     drawn = draw_pictures(evaluation, lambda name, frame: store.frames(name, frame, frame + 1)[0], tmp_path, 3)
     assert len(drawn) == 3
     assert all(path.stat().st_size > 1000 for path in drawn)
-    assert sorted(tmp_path.iterdir()) == sorted(drawn), "nothing half-written is left"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(drawn), (
+        "nothing half-written is left"
+    )
+    alike = dataclasses.replace(evaluation, video_ids=["a-b/c", "a/b-c", *evaluation.video_ids[2:]])
+    frame = store.frames(evaluation.video_ids[0], 0, 1)[0]
+    drawn = draw_pictures(alike, lambda *_: frame, tmp_path, len(alike.video_ids))
+    assert len(set(drawn)) == len(alike.video_ids)
 
 
 def _command(monkeypatch, *arguments: object) -> None:

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from data_manifests.errors import InputError
+from data_manifests.object_store import ObjectStore
+from pipeline.upload import upload
 from tests.benchmarks.kills import logged
 from tests.trainer.tiny_store import write_tiny_store
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
@@ -386,7 +388,7 @@ def test_bad_input_ends_with_2_and_a_message(arguments, told, tiny_store, tmp_pa
     assert told in capsys.readouterr().err
 
 
-def _command(store: Path, out: Path, *, ranks: int = 1, **changed: object) -> list[str]:
+def _command(store: Path | str, out: Path, *, ranks: int = 1, **changed: object) -> list[str]:
     start = [sys.executable, "-m"]
     if ranks > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
@@ -541,3 +543,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed:
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
     assert logged(tmp_path) == logged(undisturbed)
+
+
+def test_a_run_on_a_url_is_the_run_on_the_folder(s3: str, tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    url, cache = f"{s3}/trained", tmp_path / "cache"
+    upload(tiny_store, ObjectStore(url))
+    command = [*_command(url, tmp_path / "out", ema=0.9), "--cache", str(cache)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert f"of {url} into {cache}" in ended.stderr
+    _assert_same(_content(tmp_path / "out"), _content(undisturbed))
+    assert logged(tmp_path / "out") == logged(undisturbed)
+    assert json.loads((tmp_path / "out/run.json").read_text())["store"] == url

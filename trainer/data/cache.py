@@ -82,6 +82,8 @@ class ShardCache:
         part, files = f"{SHARDS}/{shard}", self.manifest.shards[shard].files or {}
         with self._alone():
             if not self._is_there(part, files, deep=True):
+                # first, so that the cache keeps its bound; who has mapped its files keeps them
+                shutil.rmtree(self.folder / part, ignore_errors=True)
                 self._fetch(part, files)
 
     def _is_there(self, part: str, files: Files, *, deep: bool) -> bool:
@@ -137,9 +139,10 @@ class ShardCache:
             _remove_unused(version)
         if (held := _held(cache)) + missing > limit:
             raise InputError(
-                f"the cache at {cache} is full of what others are reading",
-                found=f"{held / 1e9:.2f} of {limit / 1e9:.2f} GB", wanted=f"room for {missing / 1e9:.2f} GB",
-                todo="wait for them, raise --cache-gb, or choose another --cache",
+                f"the cache at {cache} is full of what is being read",
+                found=f"{held / 1e9:.2f} of {limit / 1e9:.2f} GB, {_held(self.folder) / 1e9:.2f} of them of this store",
+                wanted=f"room for {missing / 1e9:.2f} GB",
+                todo="raise --cache-gb, choose another --cache, or wait for the other runs that read from it",
             )  # fmt: skip
 
     @contextmanager

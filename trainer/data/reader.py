@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import simplejpeg
 from jaxtyping import Float32, Int16, Integer, UInt8
 
@@ -28,6 +27,7 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
+from data_manifests.tables import SCHEMAS, read_table
 from trainer.data.shard import Shard, Shards, Video
 from trainer.place import Place
 
@@ -175,7 +175,7 @@ class Store:
         return self.shards.names[index], clip - (self._clip_ends[index - 1] if index else 0)
 
     def _table(self, name: str) -> pa.Table:
-        table = pq.read_table(self._tables[name])
+        table = read_table(self._tables[name], SCHEMAS[name])
         return table.filter(pc.is_in(table["video_id"], pa.array(self.shards.of_video, pa.string())))
 
     def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
+from data_manifests.array_file import array_file, array_files
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, data_file, row_shape
-from data_manifests.manifest import Files, ShardRecord, check_file, plain_path
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings
+from data_manifests.manifest import ShardRecord, check_file, plain_path
+from data_manifests.tables import VIDEOS, read_table
 
+VIDEOS_FILE = "videos.parquet"
 OPEN_AT_ONCE = 3000
 """Shards that a process maps at a time: of the 65,530 pieces of memory that Linux allows it, each takes 18."""
 
@@ -81,9 +83,10 @@ def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) 
         InputError: a file is missing or damaged, or the shard is another's.
     """
     folder, files = store / SHARDS / name, record.files or {}
-    for path in files:
+    needed = {ROOT, VIDEOS_FILE, *(file for array in ARRAYS for file in array_files(array, settings))}
+    for path in sorted(files.keys() | needed):
         check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
-    attributes = json.loads(check_file(folder, ROOT, files, deep=True).read_bytes())["attributes"]
+    attributes = json.loads((folder / ROOT).read_bytes())["attributes"]
     if attributes["shard"] != name or attributes["settings_digest"] != settings.digest:
         raise InputError(
             f"{folder} is a shard of another store or place",
@@ -91,8 +94,8 @@ def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) 
             wanted=f"{name}, settings {settings.digest[:12]}",
             todo="python -m pipeline verify STORE --repair",
         )
-    arrays = {array: _map(folder, array, settings, files) for array in ARRAYS}
-    rows = pq.read_table(folder / "videos.parquet").to_pylist()
+    arrays = {array: _map(folder, array, settings) for array in ARRAYS}
+    rows = read_table(folder / VIDEOS_FILE, VIDEOS).to_pylist()
     try:
         videos = tuple(_video(row, note) for row, note in zip(rows, attributes["videos"], strict=True))
     except ValueError as error:
@@ -117,23 +120,12 @@ def _video(row: dict[str, Any], note: dict[str, Any]) -> Video:
     return video
 
 
-def _map(folder: Path, array: str, settings: Settings, files: Files) -> np.ndarray:
-    check_file(folder, f"{array}/zarr.json", files, deep=True)
-    shape = json.loads((folder / array / "zarr.json").read_bytes())["shape"]
-    dtype, row = np.dtype(ARRAYS[array][0]).newbyteorder("<"), row_shape(array, settings.K, settings.views)
-    path = data_file(folder / array, len(shape))
-    size = dtype.itemsize * int(np.prod(shape, dtype=object))
-    record = files.get(path.relative_to(folder).as_posix())
-    if tuple(shape[1:]) != row or shape[0] < 0 or record is None or record.size < size:
-        raise InputError(
-            f"{path} does not hold the array that its metadata tell of",
-            found=f"{record.size if record else 0} bytes",
-            wanted=f"{size} for {dtype} {shape}",
-            todo="python -m pipeline verify STORE --repair",
-        )
-    if not size:
+def _map(folder: Path, array: str, settings: Settings) -> np.ndarray:
+    path, dtype, shape = found = array_file(folder, array, settings)
+    if not found.values:
         return np.zeros(shape, dtype)
     # torch's mapping, because it keeps no descriptor open: numpy's keeps one an array, thousands in a large store
+    size = found.values * dtype.itemsize
     mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().view(dtype).reshape(shape)
     mapped.flags.writeable = False
     return mapped

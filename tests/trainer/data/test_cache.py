@@ -126,7 +126,9 @@ def test_a_manifest_that_names_files_outside_the_cache(s3: str, small_store: Pat
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_cache_keeps_its_bounds(s3: str, url: str, small_root: Path, small_store: Path, tmp_path: Path) -> None:
+def test_the_cache_keeps_its_bounds(
+    s3: str, url: str, small_root: Path, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     local = tmp_path / "local"
     build_small(small_root, local, split="test", seed=5)
     upload(local, ObjectStore(f"{s3}/other"))
@@ -137,13 +139,25 @@ def test_the_cache_keeps_its_bounds(s3: str, url: str, small_root: Path, small_s
     message = refusal(open_place, small, "train")
     assert "is too small for" in message
     reading = open_place(small, "test")
-    assert "is full of what others are reading" in refusal(open_place, other)
+    assert "is full of what is being read" in (message := refusal(open_place, other))
+    assert "GB, 0.00 of them of this store" in message
     assert same(reading, Store.open(small_store, "test"))
     gone = reading.path
     del reading
-    assert same(open_place(other), Store.open(local))
+    mended = open_place(other)
+    assert same(mended, Store.open(local))
     assert not gone.exists()
-    assert sum(path.stat().st_size for path in small.cache.rglob("*") if path.is_file()) <= room
+    real, held = ObjectStore.get, []
+
+    def fetch(self: ObjectStore, names: list[str], folder: Path) -> None:
+        real(self, names, folder)
+        held.append(sum(path.stat().st_size for path in small.cache.rglob("*") if path.is_file()))
+
+    monkeypatch.setattr(ObjectStore, "get", fetch)
+    frames = mended.path / "shards/test-00000/frames/bytes/c/0"
+    frames.write_bytes(bytes(frames.stat().st_size))
+    assert same(mended, Store.open(local))
+    assert 0 < held[0] <= room
 
 
 def test_every_version_has_a_place_of_its_own(s3: str, small_root: Path, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 import simplejpeg
 import zarr
 
-from data_manifests.layout import MANIFEST, digest, file_crc32c, frame_crc32c
+from data_manifests.layout import ARRAYS, MANIFEST, digest, file_crc32c, frame_crc32c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
 from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
+from tests.data_manifests.parquet_bombs import BOMBS
 from tests.pipeline.small_store import SHARDS, VIDEOS, VIEWS, K, build_small, refusal
 from trainer.data.reader import Store
 
@@ -165,6 +166,30 @@ def resign(store: Path, shard: str) -> None:
     save_manifest(manifest.with_shard(shard, record), store)
 
 
+def test_each_file_is_checked_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Path] = []
+    monkeypatch.setattr("data_manifests.manifest.file_crc32c", lambda path: checked.append(path) or file_crc32c(path))
+    Store.open(store)
+    assert len(checked) == len(set(checked)) > 3 * len(ARRAYS)
+
+
+def test_an_array_that_the_manifest_lacks(store: Path) -> None:
+    manifest = load_manifest(store)
+    record = manifest.shards["train-00000"]
+    files = {name: file for name, file in (record.files or {}).items() if name != "targets/tube/c/0"}
+    save_manifest(manifest.with_shard("train-00000", replace(record, files=files)), store)
+    assert "the manifest lacks" in refusal(Store.open, store)
+
+
+def test_an_array_of_another_type(store: Path) -> None:
+    path = store / "shards/train-00000/targets/tube/zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "data_type": "int8"}))
+    resign(store, "train-00000")
+    message = refusal(Store.open, store)
+    assert "targets/tube/c/0 does not hold the array that its metadata tell of" in message
+    assert "found: int8" in message
+
+
 @pytest.mark.parametrize("shape", [[10**18, 4, 4], [10**30, 4, 4], [-1, 4, 4], [20, 4, 5], [20], [20, 4, 4, 1]])
 def test_absurd_shapes_are_refused_before_anything_is_allocated(store: Path, shape: list[int]) -> None:
     path = store / "shards/train-00000/targets/loc/zarr.json"
@@ -231,6 +256,28 @@ def test_videos_that_no_build_makes(store: Path, changed: dict[str, object], tol
     pq.write_table(pa.Table.from_pylist([rows[0] | changed, *rows[1:]], table.schema), place)
     resign(store, "train-00000")
     assert told in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize(
+    ("place", "bomb"),
+    [
+        ("shards/train-00000/videos.parquet", "rows"),
+        ("tables/videos.parquet", "a long text"),
+        ("tables/tubes.parquet", "a footer that lies of boxes"),
+    ],
+)
+def test_tables_that_expand_hugely(store: Path, place: str, bomb: str) -> None:
+    (store / place).write_bytes(BOMBS[bomb][1])
+    resign(store, "train-00000")
+    resign_root(store, "tables/videos.parquet")
+    resign_root(store, "tables/tubes.parquet")
+    assert f"{place} is not a table that a build makes" in refusal(read_tables, store)
+
+
+def read_tables(store: Path) -> object:
+    """Of the root, after those of the shards."""
+    opened = Store.open(store)
+    return opened.videos, opened.tubes
 
 
 def test_an_unfinished_store(store: Path) -> None:
