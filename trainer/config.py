@@ -33,11 +33,11 @@ class Config:
     warmup: int = 0
     "steps of linear warm-up"
     fc6_dilation: Literal["6", "act-released"] = "6"
-    "act-released: 6 to the power of k + 1 for frame k, as in the prototxts that ACT's released weights were trained with"
+    "act-released: 6^(k+1) for frame k, as ACT's released weights were trained"
     frozen: bool = False
     "conv1_1 to conv5_3 keep their initial weights"
     ema: float = 0.0
-    "decay of the averaged weights, which are validated and loaded in place of the last; 0: none"
+    "decay of averaged weights, scored and loaded instead of the last; 0: none"
     shared_rate: float = 0.0
     "rate of the weights all K frames share, as a factor; 0 means 1/K, as in ACT"
     momentum: float = 0.9
@@ -58,6 +58,8 @@ class Config:
     "memory format of the network"
     compile: bool = False
     "torch.compile"
+    deterministic: bool = False
+    "a GPU computes the same bits each time, slower; a CPU always does"
     workers: int = 2
     "loader processes of each rank; 0 reads in the training process"
     log_every: int = 20

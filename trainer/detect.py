@@ -22,6 +22,9 @@ VARIANCES = (0.1, 0.1, 0.2, 0.2)
 @click.option("--frames", type=int, help="Only the first so many frames; a camera is recorded until Ctrl-C otherwise.")
 @click.option("--quiet", is_flag=True, help="Print nothing: the tubes are in the JSON files.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--amp/--no-amp", help="Compute in bfloat16, however it was trained: quicker, other scores in the last digits."
+)
 def cli(
     checkpoint: Path,
     videos: tuple[str, ...],
@@ -30,6 +33,7 @@ def cli(
     frames: int | None,
     quiet: bool,
     device: str,
+    amp: bool,
 ) -> None:
     """Finds the tubes of videos: files, folders of images, or a camera's index. No store or annotation is needed.
 
@@ -48,7 +52,8 @@ def cli(
     check_names(videos)
     where = device_of(device)
     model, meta = load_model(checkpoint)
-    detector = Detector(model.to(where).eval(), torch.from_numpy(make_priors(meta.priors)), VARIANCES, where)
+    priors = torch.from_numpy(make_priors(meta.priors))
+    detector = Detector(model.to(where).eval(), priors, VARIANCES, where, amp=amp)
     with redirect_stdout(None if quiet else sys.stdout):
         for source in videos:
             found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)

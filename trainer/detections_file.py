@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Origin:
     Args:
         weights: digest of the network's weights.
         store: digest of the store that the frames and the ground truth were read from.
-        found_by: the settings of the protocol that decide detections and tubes.
+        found_by: what else decides detections and tubes: settings of the protocol, and whether bfloat16 was used.
     """
 
     weights: str
@@ -41,11 +42,15 @@ class Origin:
     found_by: str
 
     @classmethod
-    def of(cls, model: ActNet, store_digest: str, protocol: Protocol) -> Origin:
-        """Of what a network finds in a store (its `content_digest`) by a protocol."""
-        settings = protocol.fields()
-        deciding = {name: settings[name] for name in ("link", "frame_overlap", "detection", "links")}
-        return cls(weights_digest(model), store_digest, json.dumps(deciding, sort_keys=True))
+    def of(cls, model: ActNet, store_digest: str, protocol: Protocol, *, amp: bool = False) -> Origin:
+        """Of what a network finds in a store (its `content_digest`) by a protocol; `amp` as in `Detector`."""
+        return cls(weights_digest(model), store_digest, found_by(protocol.fields(), amp=amp))
+
+
+def found_by(settings: Mapping[str, Any], *, amp: bool) -> str:
+    """`Origin.found_by` of a protocol's fields."""
+    deciding = {name: settings[name] for name in ("link", "frame_overlap", "detection", "links")}
+    return json.dumps(deciding | {"amp": True} if amp else deciding, sort_keys=True)
 
 
 def weights_digest(model: ActNet) -> str:

@@ -53,12 +53,20 @@ class Ranks:
         """
         if self.count == 1:
             return True
-        store = dist.distributed_c10d._get_default_store()
-        store.set(f"tubelets/{what}/{self.rank}", f"{value}")
-        answers = [f"tubelets/{what}/{rank}" for rank in range(self.count)]
-        while not store.check(answers):  # not store.wait: it would keep the failure of a rank from `together`
-            time.sleep(0.1)
-        return len({store.get(answer) for answer in answers}) == 1
+        return len(set(exchange(what, self.rank, self.count, f"{value}"))) == 1
+
+
+def exchange(what: str, rank: int, count: int, value: str) -> list[bytes]:
+    """What each of `count` ranks says, through the store of the process group: used once of each `what`.
+
+    It waits as long as they take. A collective would lose its patience: NCCL's after 10 minutes, gloo's after 30.
+    """
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"tubelets/{what}/{rank}", value)
+    answers = [f"tubelets/{what}/{other}" for other in range(count)]
+    while not store.check(answers):  # not store.wait: it would keep the failure of a rank from `together`
+        time.sleep(0.1)
+    return [store.get(answer) for answer in answers]
 
 
 def join(device: str, backend: str = "") -> Ranks:
@@ -74,8 +82,10 @@ def join(device: str, backend: str = "") -> Ranks:
     place = device_of(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    backend = backend or ("nccl" if place.type == "cuda" else "gloo")
     if count > 1:
-        dist.init_process_group(backend or ("nccl" if place.type == "cuda" else "gloo"))
+        # told its GPU, NCCL connects here and not in the middle of the first step, and need not guess it in a barrier
+        dist.init_process_group(backend, device_id=place if backend == "nccl" else None)
     return Ranks(rank, count, place)
 
 
@@ -113,7 +123,8 @@ def together(ranks: Ranks) -> Iterator[None]:
     """All ranks or none: one that fails tells the others why, and each stops with that message within seconds.
 
     The others may be inside a collective that can no longer end. With gloo it breaks when the peer's connection
-    closes; with NCCL nothing breaks, so a thread listens and ends the process.
+    closes; with NCCL nothing breaks, so a thread listens and ends the process: also when the store is gone, with the
+    machine that held it.
 
     Raises:
         InputError: another rank failed, saying which and why.
@@ -131,19 +142,27 @@ def together(ranks: Ranks) -> Iterator[None]:
         over.set()
         reason = _reason(store) if type(error) is RuntimeError or isinstance(error, dist.DistError) else ""
         if reason:
-            raise InputError("another process of this run stopped", found=reason, todo="see its message") from None
+            raise _stopped(reason) from None
         if isinstance(error, dist.DistError) or "Connection closed by peer" in str(error):
-            raise InputError(
-                "another process of this run is gone, without a word",
-                found=str(error).splitlines()[0],
-                todo="see whether it was killed, for memory perhaps; then give the same command again (training: with --resume)",
-            ) from None
+            raise _gone(error) from None
         text = str(error).replace("\n", "; ")
         with suppress(dist.DistError):
             store.set(_FAILURE, f"rank {ranks.rank}: {text or type(error).__name__}")
         raise
     finally:
         over.set()
+
+
+def _stopped(reason: str) -> InputError:
+    return InputError("another process of this run stopped", found=reason, todo="see its message")
+
+
+def _gone(error: BaseException) -> InputError:
+    return InputError(
+        "another process of this run is gone, without a word",
+        found=str(error).splitlines()[0],
+        todo="see whether it was killed, for memory perhaps; then give the same command again (training: with --resume)",
+    )
 
 
 def _reason(store: dist.Store) -> str:
@@ -167,9 +186,10 @@ def _failure(store: dist.Store, patience: float) -> str:
 def _listen(store: dist.Store, over: threading.Event) -> None:
     while not over.wait(1.0):
         try:
-            reason = _failure(store, 0)
-        except RuntimeError:  # the store is gone with the process that held it
-            return
-        if reason and not over.wait(_PATIENCE):
-            print(f"error: another process of this run stopped\n  found: {reason}", file=sys.stderr, flush=True)
+            reason = _failure(store, 0.0)
+            error = _stopped(reason) if reason else None
+        except RuntimeError as fault:  # the store is gone with the process that held it
+            error = _gone(fault)
+        if error and not over.wait(_PATIENCE):
+            print(f"error: {error}", file=sys.stderr, flush=True)
             os._exit(BAD_INPUT)

@@ -123,6 +123,7 @@ def find_all(
     device: torch.device,
     out: Path | None,
     protocol: Protocol = ACT,
+    amp: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation | None:
     """Detections and tubes of every video of the store; on rank 0 the evaluation, on the others None.
@@ -132,6 +133,7 @@ def find_all(
     again; without, they are sent to rank 0 in the end.
 
     Args:
+        amp: as in `Detector`.
         progress: called when this rank is done with a video: its id, how many videos all ranks have taken, and all.
 
     Raises:
@@ -143,9 +145,9 @@ def find_all(
     truth = truth_of(store)
     video_ids = store.videos["video_id"].to_pylist()
     folder = out / "detections" if out is not None else None
-    origin = Origin.of(model, store.content_digest, protocol)
+    origin = Origin.of(model, store.content_digest, protocol, amp=amp)
     priors = torch.from_numpy(store.priors)
-    detector = Detector(model, priors, store.meta.variances, device, protocol.detection)
+    detector = Detector(model, priors, store.meta.variances, device, protocol.detection, amp)
     found: dict[int, VideoFindings] = {}
     with _same_bits_on_any_rank(model):
         for taken, place in peers.take(longest_first(truth.frames)):

@@ -16,7 +16,7 @@ from data_manifests.manifest import write_atomically
 from trainer.data.cached import open_place
 from trainer.data.reader import Store
 from trainer.detection.overlap import tube_overlap
-from trainer.detections_file import Origin, read_findings
+from trainer.detections_file import Origin, found_by, read_findings
 from trainer.evaluation import truth_of
 from trainer.metrics.average_precision import precision_recall
 from trainer.metrics.figures import ERROR_OVERLAP, Evaluation
@@ -63,8 +63,8 @@ def read_evaluation(
             wanted=store_of["digest"][:12],
             todo="give it with --store",
         )
-    deciding = {name: fields[name] for name in ("link", "frame_overlap", "detection", "links")}
-    origin = Origin(metrics["checkpoint"]["weights"], store_of["digest"], json.dumps(deciding, sort_keys=True))
+    by = found_by(fields, amp=metrics.get("amp", False))
+    origin = Origin(metrics["checkpoint"]["weights"], store_of["digest"], by)
     video_ids, findings = store.videos["video_id"].to_pylist(), []
     for video_id in video_ids:
         found = read_findings(out / "detections", video_id, origin)

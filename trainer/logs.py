@@ -65,7 +65,7 @@ class Watch:
             return
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # who waits for it sleeps: the loader's workers need the core
         event.record()
         self._waiting.append((step, host, event, clips))
 

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from trainer.distributed import exchange
+
 T = TypeVar("T")
 _calls = itertools.count()
-"""Numbers the evaluations of a run, alike on every rank."""
+"""Numbers what the ranks do together, alike on every rank."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ class Peers:
             yield taken, places[taken - 1]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Until all ranks are here: one may have a long video to finish, or a store to fetch."""
         if self.world > 1:
-            dist.barrier()
+            exchange(f"meeting/{next(_calls)}", self.rank, self.world, "here")
+            dist.barrier()  # rank 0 may hold the store: it stays until all have read of the others
 
     def gather(self, mine: dict[int, T]) -> dict[int, T]:
         """What all ranks found, on the first; the others keep theirs. With NCCL it passes through the GPUs' memory."""
@@ -55,9 +58,10 @@ class Peers:
         return {place: findings for part in parts for place, findings in part.items()}
 
     def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
-        """Rank 0's value, on every rank."""
+        """Rank 0's value, on every rank, once it is there."""
         box = [value]
         if self.world > 1:
+            self.wait()
             dist.broadcast_object_list(box, src=0)
         assert box[0] is not None
         return box[0]

@@ -131,6 +131,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     network: Any = model
     if ranks.count > 1:
         network = DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
+        settle(network, model)
     if config.compile:
         network = torch.compile(network)
     network.train()
@@ -147,6 +148,18 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         pin=ranks.device.type == "cuda",
     )
     return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, log)
+
+
+def settle(network: DistributedDataParallel, model: ActNet) -> None:
+    """A backward pass whose gradients are thrown away, so that all that count are added up in one order.
+
+    After its first one DDP lays its buckets out anew, and three ranks or more then add in another order: the first step
+    after a resume would differ in its last bits from that of a run which was not disturbed.
+    """
+    size = model.spec.image_size
+    loc, conf = network.eval()(torch.zeros(1, model.K, 3, size, size, device=model.mean.device))
+    (loc.sum() + conf.sum()).backward()
+    network.zero_grad(set_to_none=True)
 
 
 def _newest(job: Job) -> Path | None:

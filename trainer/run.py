@@ -23,7 +23,7 @@ _GROUPS = {
         "iterations", "batch", "accumulate", "base_lr", "schedule", "milestones", "warmup", "shared_rate", "momentum",
         "weight_decay", "clip_norm",
     ),
-    "Samples and machine": ("distort", "seed", "workers", "device", "amp", "channels_last", "compile", "profile"),
+    "Samples and machine": ("distort", "seed", "workers", "device", "amp", "channels_last", "compile", "deterministic", "profile"),
     "Records": ("log_every", "save_every", "keep", "eval_every", "quiet"),
 }  # fmt: skip
 
@@ -88,6 +88,7 @@ def cli(
     if config.eval_every and not val_store:
         raise InputError(f"--eval-every {config.eval_every}", wanted="a store to validate on", todo="add --val-store")
     with quickly_interrupted():
+        from trainer.deterministic import compute_deterministically
         from trainer.distributed import join, leave, together
         from trainer.prepare import Job
         from trainer.training import train
@@ -96,6 +97,8 @@ def cli(
     place = place_of(store, cache, cache_gb)
     val_place = place_of(val_store, cache, cache_gb) if val_store else None
     job = Job(place, out or Path("out") / preset, val_place, split, init, resume, profile, preset)
+    if config.deterministic:
+        compute_deterministically()
     ranks = join(device)
     with redirect_stdout(None if quiet else sys.stdout):
         with together(ranks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -86,11 +87,12 @@ class StageClock(Clock):
 def profile_steps(
     steps: int, run_step: Callable[[Clock], object], model: ActNet, device: torch.device, out: Path | None
 ) -> str:
-    """Runs `steps` steps after a warm-up; the table and the verdict.
+    """Runs `steps` steps after a warm-up; the table and the verdict. All ranks of a run take part, in the same steps.
 
     Args:
         run_step: fetches the data of a step and takes it, telling the clock.
-        out: folder for `profile.json` and, of one further step, the chrome trace `trace.json`; None writes nothing.
+        out: folder for `profile.json` and, of one further step, the chrome trace `trace.json`; None writes nothing, but
+            takes that step too: the rank that is traced waits for its peers in it.
     """
     clock = StageClock(device)
     clock.follow(model)
@@ -101,12 +103,12 @@ def profile_steps(
     for _ in range(steps):
         run_step(clock)
     spent = {stage: total / steps for stage, total in clock.seconds().items()}
-    if out is not None:
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as trace:
-            run_step(clock)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) if out else nullcontext() as trace:
+        run_step(clock)
+    if out is not None and trace is not None:
         out.mkdir(parents=True, exist_ok=True)
         trace.export_chrome_trace(str(out / "trace.json"))
         (out / "profile.json").write_text(

@@ -16,6 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 import trainer.checkpoint
 import trainer.distributed
@@ -23,6 +25,7 @@ import trainer.evaluate
 import trainer.evaluation
 import trainer.evaluation_table
 import trainer.pictures
+import trainer.prepare
 import trainer.training
 from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
@@ -60,9 +63,15 @@ def start_validation() -> list[tuple[BaseProcess, Connection]]:
     """Starts two ranks of a training run that validates.
 
     Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, what it
-    gathers of {rank: rank}, and what it takes of 7, 8 and 9.
+    gathers of {rank: rank}, what it takes of 7, 8 and 9, and how often the second one had come late when it began a
+    collective.
     """
     return _start(2, _validate)
+
+
+def start_adding() -> list[tuple[BaseProcess, Connection]]:
+    """Starts three ranks, each with a clip of its own; each tells whether two passes gave the same gradients."""
+    return _start(3, _add)
 
 
 def _start(world: int, work: Callable[..., None], *arguments: object) -> list[tuple[BaseProcess, Connection]]:
@@ -111,8 +120,41 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.training._validate(model, job, ranks, None, 1)
     peers = Peers.here()
     gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
-    tell.send((validated, [ranks.agree("five", 5), ranks.agree("rank", rank)], gathered, taken))
+    agreed = [ranks.agree("five", 5), ranks.agree("rank", rank)]
+    store, entered = dist.distributed_c10d._get_default_store(), []
+
+    def watched(collective: Callable[..., None]) -> Callable[..., None]:
+        def begin(*arguments: object, **options: object) -> None:
+            entered.append(store.add("late", 0))
+            collective(*arguments, **options)
+
+        return begin
+
+    dist.barrier, dist.broadcast_object_list = watched(dist.barrier), watched(dist.broadcast_object_list)
+    for meet in (peers.wait, lambda: peers.tell({} if rank == 0 else None)):
+        if rank == 1:
+            time.sleep(0.3)
+            store.add("late", 1)
+        meet()
+    tell.send((validated, agreed, gathered, taken, entered))
     peers.wait()  # rank 0 holds the counter
+
+
+def _add(rank: int, tell: Connection) -> None:
+    trainer.distributed.join("cpu")
+    torch.manual_seed(0)
+    model = ActNet(ACT300, 2, 2, 1 / 16)
+    network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    trainer.prepare.settle(network, model)
+    clip = torch.randn(1, 2, 3, 300, 300, generator=torch.Generator().manual_seed(rank))
+    sums = []
+    for _ in range(2):
+        loc, conf = network.train()(clip)
+        (loc.square().sum() + conf.square().sum()).backward()
+        sums.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+        network.zero_grad(set_to_none=True)
+    tell.send(all(torch.equal(first, again) for first, again in zip(*sums, strict=True)))
+    dist.barrier()
 
 
 def _evaluate(rank: int, tell: Connection, out: Path, checkpoint: Path, errors: Path, stuck: int | None) -> None:

@@ -59,6 +59,17 @@ def test_a_video_file_of_odd_size_gives_tubes_and_an_mp4(checkpoint, tmp_path, m
     assert {path.name for path in out.iterdir()} == {"clip.json", "clip.mp4"}
 
 
+def test_bfloat16_finds_nearly_the_same(checkpoint, tmp_path, monkeypatch):
+    video = tmp_path / "clip.mp4"
+    write_video(video, iter(_frames(16)), Fraction(10))
+    best = []
+    for option in ("--amp", "--no-amp"):
+        given = (video, "--out", tmp_path / option, "--least-score", 0, "--device", "cpu", option)
+        _detect(monkeypatch, "--checkpoint", checkpoint, *given)
+        best.append(json.loads((tmp_path / option / "clip.json").read_text())["tubes"][0]["score"])
+    assert best[0] == pytest.approx(best[1], abs=0.02)
+
+
 def test_quiet_prints_nothing_and_a_pipe_gets_no_bar(checkpoint, tmp_path, monkeypatch, capfd):
     video = tmp_path / "clip.mp4"
     write_video(video, iter(_frames(3)), Fraction(10))

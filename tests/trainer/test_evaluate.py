@@ -3,10 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from tests.trainer.memory_store import MemoryStore
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.data.reader import Store
 from trainer.detection.find import Detector
-from trainer.evaluate import main
+from trainer.evaluate import _Progress, main
 from trainer.evaluation import evaluate_store, find_all, write_json
 from trainer.evaluation_table import protocol_table, table
 from trainer.model import ActNet
@@ -245,8 +247,40 @@ def test_quiet_prints_nothing_and_writes_the_same(checkpoint, by_one, tmp_path, 
         _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--out", out, "--device", "cpu", *options)
         said = capfd.readouterr()
         assert (said.out == "") == silent
-        assert said.err == "", "no progress in a pipe"
+        assert said.err == "", "no line of progress in a pipe before half a minute is over"
         assert _files(out) == by_one
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_line_in_a_terminal_and_a_plain_one_now_and_then_in_a_pipe(terminal, monkeypatch, capsys):
+    now = iter((0.0, 10.0, 20.0, 35.0, 40.0, 66.0, 80.0))
+    monkeypatch.setattr("trainer.evaluate.time.monotonic", lambda: next(now))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = _Progress()
+    for done in range(1, 7):
+        progress(f"Run/v_{done}", done, 12)
+    progress.end()
+    told = capsys.readouterr().err
+    if terminal:
+        assert told.count("\r") == 6
+        assert told.endswith("6/12 videos  0.1/s  1.3 min left  Run/v_6\n")
+    else:
+        assert told == "3/12 videos  0.1/s  1.8 min left\n5/12 videos  0.1/s  1.5 min left\n"
+
+
+def test_bfloat16_is_an_option_told_and_kept_apart(checkpoint, done, tmp_path, monkeypatch, capsys):
+    checkpoint = shutil.copy(checkpoint, tmp_path)
+    options = ("--store", "noise", "--checkpoint", checkpoint, "--device", "cpu", "--amp")
+    _command(monkeypatch, *options)
+    assert f"{checkpoint}, bfloat16\n" in capsys.readouterr().out
+    (folder,) = tmp_path.glob("evaluation-*-amp")
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["amp"] is True
+    exact = np.load(done[0] / "detections/Noise/v_01.npz")["detections.score"]
+    found = np.load(folder / "detections/Noise/v_01.npz")["detections.score"]
+    assert not np.array_equal(exact, found)
+    with pytest.raises(InputError, match="its found_by differs"):
+        _command(monkeypatch, *options[:-1], "--out", folder)
 
 
 def _refused(monkeypatch, capsys, *arguments: object) -> str:
@@ -328,7 +362,7 @@ def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
 def test_ranks_validate_the_network_that_the_first_one_saves() -> None:
     """Batch statistics differ from rank to rank after a step."""
     ranks = start_validation()
-    (first, agreed, gathered, taken), (second, _, _, others) = [told.recv() for _, told in ranks]
+    (first, agreed, gathered, taken, entered), (second, _, _, others, _) = [told.recv() for _, told in ranks]
     for process, _ in ranks:
         process.join(60)
     assert first == second
@@ -336,3 +370,4 @@ def test_ranks_validate_the_network_that_the_first_one_saves() -> None:
     assert agreed == [True, False]
     assert gathered == {0: 0, 1: 1}
     assert sorted(taken + others) == [(1, 7), (2, 8), (3, 9)]
+    assert entered == [1, 2, 2], "no collective, which has a time limit, is begun before all ranks are there"

@@ -43,7 +43,8 @@ class FakeGpu:
         assert pin_memory
         return Memory(self)
 
-    def Event(self) -> Event:
+    def Event(self, *, blocking: bool) -> Event:
+        assert blocking, "a host that spins keeps a core from the loader"
         return Event(self)
 
 

@@ -149,6 +149,33 @@ def test_no_array_of_all_clips_scores_or_offsets_is_made() -> None:
     assert largest.values >= 16 * P * K * 4
 
 
+class _Additions(TorchDispatchMode):
+    """The rows that gradients are added to, and what is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if "index_add" in operator.name():
+            self.seen.append((args[2], args[3]))
+        return operator(*args, **(kwargs or {}))
+
+
+def test_no_two_gradients_are_added_up() -> None:
+    """A GPU adds in any order (atomically): the sum has the same bits if all but one of a row's summands are 0."""
+    positives = (80, 3)
+    loc, conf = _outputs(2)
+    total = _loss(loc, conf, positives, sparse_targets(positives, ignored=20)).total
+    with _Additions() as additions:
+        total.backward()
+    repeated = [len(rows) - len(rows.unique()) for rows, _ in additions.seen]
+    assert sorted(map(bool, repeated)) == [False, True], "offsets' rows once; scores' again when the negatives run out"
+    for rows, added in additions.seen:
+        counting = rows[added.flatten(1).any(1)]
+        assert len(counting) == len(counting.unique()) > 0
+
+
 def test_bfloat16_scores_are_summed_in_float32() -> None:
     loc, conf = _outputs(2)
     targets = sparse_targets((5, 8))

@@ -339,6 +339,29 @@ def test_profile_names_where_time_goes_and_trains_nothing(tiny_store: Path, tmp_
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_deterministic_is_set_before_a_gpu_is_used(tiny_store: Path, tmp_path: Path, monkeypatch) -> None:
+    import trainer.distributed
+
+    def joined(_: str) -> Ranks:
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        return ALONE
+
+    monkeypatch.setattr(trainer.distributed, "join", joined)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(sys, "argv", ["run", *_command(tiny_store, tmp_path, iterations=1)[3:], "--deterministic"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    assert ended.value.code == 0
+    assert steps_saved(tmp_path / "checkpoints") == [1]
+
+
 def test_help_needs_no_torch() -> None:
     code = "import sys, trainer.run; trainer.run.cli.main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,9 +27,9 @@ CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, 
 )
 def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) -> None:
     def pause(*_: object) -> None:
-        time.sleep(seconds)
+        time.sleep(next(pauses))
 
-    seconds = 0.0
+    pauses = iter((0.0, 1.5, 0.0))  # a step before, the one that is timed, the one that is traced
 
     model = ActNet(ACT300, 2, 2, CONFIG.width)
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
@@ -52,11 +53,24 @@ def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) 
         train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, HOST), clock=clock)
 
     run_step(Clock())
-    seconds = 1.5
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
     told = profile_steps(1, run_step, model, HOST, None)
     assert told.splitlines()[-1].endswith(f"went to {named}." if slow != "loss" else "backward).")
     assert named in told.splitlines()[-1]
+
+
+def test_every_rank_takes_the_same_steps(tmp_path: Path) -> None:
+    """A step that only the traced rank takes would wait for the others for ever."""
+    model = ActNet(ACT300, 2, 2, CONFIG.width)
+    taken: dict[bool, list[None]] = {True: [], False: []}
+    for first in taken:
+
+        def step(clock: Clock, mine: list[None] = taken[first]) -> None:
+            mine.append(clock.at("copy"))
+
+        profile_steps(2, step, model, HOST, tmp_path if first else None)
+    assert len(taken[True]) == len(taken[False]) > 2
+    assert {path.name for path in tmp_path.iterdir()} == {"profile.json", "trace.json"}
 
 
 def test_table_and_verdict_add_up() -> None:

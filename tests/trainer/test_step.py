@@ -27,6 +27,13 @@ WAITING = {
     "unique_consecutive", "_unique", "_unique2", "unique_dim", "bincount", "repeat_interleave", "argwhere",
 }  # fmt: skip
 
+REFUSING = {
+    "nll_loss2d_forward", "nll_loss2d_backward", "cumsum", "put_", "histc", "bincount", "median", "scatter_reduce",
+    "avg_pool3d_backward", "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "reflection_pad2d_backward",
+    "upsample_bilinear2d_backward", "grid_sampler_2d_backward", "max_unpool2d", "kthvalue",
+}  # fmt: skip
+"""Operators that stop a run with --deterministic on a GPU, of those that networks use (torch.use_deterministic_algorithms)."""
+
 
 class Watcher(TorchDispatchMode):
     """Fails on every operator that makes a CUDA device and its host wait for each other."""
@@ -86,6 +93,7 @@ def test_no_operator_of_a_step_waits() -> None:
     watcher = Watcher("cpu")
     with ElementWatcher():
         values = _step(HOST, watcher)
+    assert not REFUSING & watcher.seen
     assert len(values) == len(VALUES)
     assert {"convolution_backward", "topk", "_foreach_add_"} & watcher.seen
 
@@ -95,6 +103,14 @@ def test_on_a_device_without_values_a_step_needs_none(norm: str) -> None:
     """On `meta`, asking for a value or for a shape that depends on one is an error; so is a copy that is waited for."""
     values = _step(torch.device("meta"), Watcher("meta"), dataclasses.replace(CONFIG, norm=norm))
     assert values.device.type == "meta"
+
+
+def test_a_step_draws_no_random_number() -> None:
+    """So a checkpoint needs no generator's state, neither the host's nor a GPU's."""
+    watcher = Watcher("meta")
+    _step(torch.device("meta"), watcher, dataclasses.replace(CONFIG, norm="batch"))
+    random = ("rand", "normal", "uniform", "bernoulli", "dropout", "multinomial", "exponential")
+    assert not [name for name in watcher.seen if any(word in name for word in random)]
 
 
 def test_the_element_watcher_sees_what_waits() -> None:

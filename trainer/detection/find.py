@@ -55,6 +55,7 @@ class Detector:
     Args:
         model: in evaluation mode, on `device`.
         priors: (P, 4) in [0, 1], the store's.
+        amp: the network computes in bfloat16 where autocast would; boxes and scores are float32 all the same.
     """
 
     model: ActNet
@@ -62,6 +63,7 @@ class Detector:
     variances: tuple[float, float, float, float]
     device: torch.device
     rule: DetectionRule = ACT_RULE
+    amp: bool = False
 
     def clips(
         self, blocks: Iterable[UInt8[np.ndarray, "_ size size 3"]], width: int, height: int, name: str
@@ -76,9 +78,9 @@ class Detector:
         waiting: Iterator[ClipTubelets] = iter(())  # chosen in threads while the next clips pass the network
         on_device = (torch.from_numpy(block).to(self.device) for block in blocks)
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-            for loc, conf in sliding_heads(self.model, on_device):
-                boxes = decode(loc, priors, self.variances).cpu().numpy()
-                scores = class_scores(conf).cpu().numpy()
+            for loc, conf in sliding_heads(self.model, on_device, amp=self.amp):
+                boxes = decode(loc.float(), priors, self.variances).cpu().numpy()
+                scores = class_scores(conf.float()).cpu().numpy()
                 broken = ~(np.isfinite(boxes).all((1, 2, 3)) & np.isfinite(scores).all((1, 2)))
                 if broken.any():
                     raise InputError(

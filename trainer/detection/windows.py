@@ -6,6 +6,7 @@ A frame's maps do not depend on its place in the clip, so a clip shares K - 1 of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,7 +16,7 @@ from trainer.model import ActNet
 
 
 def sliding_heads(
-    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], *, windows: int = 8
+    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], *, windows: int = 8, amp: bool = False
 ) -> Iterator[tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]]:
     """Offsets and logits of a video's clips 0, 1, 2, ... in batches of at most `windows`.
 
@@ -25,14 +26,15 @@ def sliding_heads(
     Args:
         model: in evaluation mode, on the device of the blocks.
         blocks: the video's frames in order, resized to the network's input, RGB.
+        amp: computes in bfloat16 where autocast would; so are what comes out, and the maps in memory, but for conv4_3's.
     """
     K = model.K
     if model.backbone.fc6_dilation != "6":
-        yield from _whole_clips(model, blocks, windows)
+        yield from _whole_clips(model, blocks, windows, amp)
         return
     held: list[Tensor] = []
     for block in blocks:
-        with torch.no_grad():
+        with _arithmetic(block, amp):
             maps = model.features(model.normalise(block))
             if held:
                 maps = [torch.cat((old, new)) for old, new in zip(held, maps, strict=True)]
@@ -40,14 +42,20 @@ def sliding_heads(
         for first in range(0, clips, windows):
             count = min(windows, clips - first)
             joined = [m[first : first + count + K - 1].unfold(0, K, 1).movedim(-1, 1) for m in maps]
-            with torch.no_grad():
+            with _arithmetic(block, amp):
                 output = model.heads(joined)
             yield output
         held = [m[max(clips, 0) :].clone() for m in maps]
 
 
+@contextmanager
+def _arithmetic(block: Tensor, amp: bool) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(block.device.type, torch.bfloat16, enabled=amp):
+        yield
+
+
 def _whole_clips(
-    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], windows: int
+    model: ActNet, blocks: Iterable[UInt8[Tensor, "_ size size 3"]], windows: int, amp: bool
 ) -> Iterator[tuple[Float[Tensor, "b P K 4"], Float[Tensor, "b P labels"]]]:
     """For a network whose features depend on a frame's place in the clip: K times the work."""
     held: list[Tensor] = []
@@ -57,7 +65,7 @@ def _whole_clips(
         for first in range(0, clips, windows):
             count = min(windows, clips - first)
             stacked = frames[first : first + count + model.K - 1].unfold(0, model.K, 1).movedim(-1, 1)
-            with torch.no_grad():
+            with _arithmetic(block, amp):
                 output = model(model.normalise(stacked))
             yield output
         held = [frames[max(clips, 0) :]]

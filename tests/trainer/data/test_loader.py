@@ -71,6 +71,33 @@ def test_the_runs_random_state_is_left_alone(small_store: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_pinned_batch_outlives_the_memory_that_its_pixels_came_in(
+    small_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy to a GPU may be under way long after the batch was asked for; a worker writes to its slot again by then."""
+    loader = Loader(small_store, split="train", seed=3, global_batch=BATCH, pin=True)
+    slot = torch.empty(loader._shape, dtype=torch.uint8)
+
+    def from_one_slot():  # type: ignore[no-untyped-def]
+        for number in itertools.count():
+            yield slot, loader._views.read(number, slot.numpy())
+
+    pinned: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:  # what `pin_memory` does where there is page-locked memory
+        pinned.append(tensor.data_ptr())
+        return tensor.clone()
+
+    monkeypatch.setattr(loader, "_read_here", from_one_slot)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    batches = list(itertools.islice(loader, 3))
+    assert pinned.count(slot.data_ptr()) == 3
+    for batch, plain in zip(batches, take(small_store, 3), strict=True):
+        assert torch.equal(batch.frames, plain.frames)
+    tensors = [value for value in vars(batches[0]).values() if isinstance(value, torch.Tensor)]
+    assert len(pinned) == 3 * len(tensors), "all that is copied"
+
+
 def test_a_worker_gets_the_place_of_the_store_and_no_more(small_store: Path) -> None:
     views = Views(Store.open(small_store, "train"), "train", 0, SHARE)
     assert len(pickle.dumps(views)) < 2000
