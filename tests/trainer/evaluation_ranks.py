@@ -1,16 +1,10 @@
-"""Several processes that run `trainer.evaluate` on one small store of noise, as torchrun would start them.
-
-They are forked from a server that has imported everything, so that a test pays for that once.
-"""
+"""Several ranks that run `trainer.evaluate`, or validate, on one small store of noise."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,6 +20,7 @@ import trainer.pictures
 import trainer.training
 from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
+from tests.trainer import ranks
 from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
 from trainer.detection.find import Detector
@@ -53,7 +48,7 @@ def start(
         errors: folder for what each rank says on stderr, `0`, `1`, ...
         stuck: a rank that never gets done with its second video, while the others take their time.
     """
-    return _start(world, _evaluate, out, checkpoint, errors, stuck)
+    return ranks.start(world, _evaluate, out, checkpoint, errors, stuck)
 
 
 def start_validation() -> list[tuple[BaseProcess, Connection]]:
@@ -62,39 +57,11 @@ def start_validation() -> list[tuple[BaseProcess, Connection]]:
     Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, what it
     gathers of {rank: rank}, and what it takes of 7, 8 and 9.
     """
-    return _start(2, _validate)
-
-
-def _start(world: int, work: Callable[..., None], *arguments: object) -> list[tuple[BaseProcess, Connection]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = []
-    for rank in range(world):
-        told, tell = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(rank, world, port, work, tell, *arguments))
-        process.start()
-        tell.close()
-        ranks.append((process, told))
-    return ranks
-
-
-def _rank(rank: int, world: int, port: int, work: Callable[..., None], tell: Connection, *arguments: object) -> None:
-    if world > 1:
-        os.environ |= {
-            "RANK": f"{rank}",
-            "WORLD_SIZE": f"{world}",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": f"{port}",
-        }
-        torch.set_num_threads(1)  # as torchrun does
-    work(rank, tell, *arguments)
+    return ranks.start(2, _validate)
 
 
 def _validate(rank: int, tell: Connection) -> None:
-    ranks = trainer.distributed.join("cpu")
+    joined = trainer.distributed.join("cpu")
     torch.manual_seed(0)
     model = ActNet(ACT300, 2, 2, 1 / 16, "batch")
     for buffer in model.buffers():
@@ -108,10 +75,10 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.evaluation.open_store = lambda *_: (None, "")  # type: ignore[assignment, return-value]
     trainer.evaluation.evaluate_store = evaluate  # type: ignore[assignment]
     job = Job(Path("store"), Path("out"), val_store=Path("val"))
-    trainer.training._validate(model, job, ranks, None, 1)
+    trainer.training._validate(model, job, joined, None, 1)
     peers = Peers.here()
     gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
-    tell.send((validated, [ranks.agree("five", 5), ranks.agree("rank", rank)], gathered, taken))
+    tell.send((validated, [joined.agree("five", 5), joined.agree("rank", rank)], gathered, taken))
     peers.wait()  # rank 0 holds the counter
 
 
