@@ -12,7 +12,6 @@ from jaxtyping import Float32
 
 from data_manifests.errors import InputError
 from data_manifests.manifest import Files, check_file
-from data_manifests.parquet_pages import claimed
 
 VIDEOS = pa.schema(
     [
@@ -42,28 +41,28 @@ makes 21 bytes of one at most: no more than 340 for endless equal boxes. UCF101'
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """A table of a store, `VIDEOS` or `TUBES`. What it claims to hold is looked at before memory is made for it.
+    """A table of a store, `VIDEOS` or `TUBES`. What its footer claims is looked at before memory is made for it.
 
     Raises:
         InputError: it is no such table, or tells of more than its bytes can hold: a few bytes may claim billions of rows.
     """
-    content = path.read_bytes()
-    most, texts = MOST_EXPANSION * len(content), [field.name for field in schema if field.type == pa.string()]
+    texts = [field.name for field in schema if field.type == pa.string()]
     try:
-        values, size = claimed(content)
-        if values * 4 > most or size > most:
-            raise ValueError(f"{values:,} values and {size:,} bytes in a file of {len(content):,} bytes")
-        found = pq.ParquetFile(pa.BufferReader(content)).schema_arrow
-        if not found.equals(schema):
-            raise ValueError(f"the columns {', '.join(f'{field.name} {field.type}' for field in found)}")
-        # a text that is repeated is in a dictionary once
-        table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
-        if (text := sum(_text_bytes(table[name]) for name in texts)) > most:
-            raise ValueError(f"{text:,} bytes of text in a file of {len(content):,} bytes")
+        size, footer = path.stat().st_size, pq.read_metadata(path)
+        if (names := footer.schema.to_arrow_schema().names) != schema.names:
+            raise ValueError(f"the columns {', '.join(names)}")
+        groups = (footer.row_group(index) for index in range(footer.num_row_groups))
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+        values, plain = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
+        if max(values * 4, plain) > MOST_EXPANSION * size:
+            raise ValueError(f"{values:,} values and {plain:,} bytes in a file of {size:,} bytes")
+        table = pq.read_table(path, read_dictionary=texts)  # a text that is repeated is in a dictionary once
+        if (text := sum(_text_bytes(table[name]) for name in texts)) > MOST_EXPANSION * size:
+            raise ValueError(f"{text:,} bytes of text in a file of {size:,} bytes")
         if empty := [name for name in table.column_names if table[name].null_count]:
             raise ValueError(f"nothing in rows of {', '.join(empty)}")
         return table.cast(schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise InputError(
             f"{path} is not a table that a build makes", found=str(error), todo="build the store anew"
         ) from error
