@@ -26,6 +26,14 @@ def _folder(variable: str, default: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Flushing takes most of the time of writing small stores and checkpoints, and no test pulls the plug."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of outside data (TUBELETS_SHARED, by default ../shared)."""

@@ -1,20 +1,10 @@
 """One small dataset and its undisturbed store for all tests of the store; never change them, copy them."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.small_store import build_small, write_dataset
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Flushing takes most of the time of building small stores, and no test pulls the plug."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 @pytest.fixture(scope="session")

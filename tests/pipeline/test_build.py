@@ -130,7 +130,7 @@ def test_killed_at_a_random_instant(small_root: Path, small_store: Path, tmp_pat
     with subprocess.Popen([*BUILD, small_root, store, str(seed)]) as process:
         while not store.exists() and process.poll() is None:
             time.sleep(0.002)
-        time.sleep(random.Random(seed).uniform(0, 0.4 if seed == 0 else 4))
+        time.sleep(random.Random(seed).uniform(0, 0.4 if seed == 0 else 2.5))
         process.send_signal(signal.SIGKILL)
     build_small(small_root, store)
     assert tree(store) == tree(small_store)

@@ -1,16 +1,10 @@
-"""Several processes that run `trainer.evaluate` on one small store of noise, as torchrun would start them.
-
-They are forked from a server that has imported everything, so that a test pays for that once.
-"""
+"""Several ranks that run `trainer.evaluate`, or validate, on one small store of noise."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +23,7 @@ import trainer.prepare
 import trainer.training
 from data_manifests.errors import run_command_line
 from data_manifests.prior_spec import ACT300
+from tests.trainer import ranks
 from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
 from trainer.detection.find import Detector
@@ -56,7 +51,7 @@ def start(
         errors: folder for what each rank says on stderr, `0`, `1`, ...
         stuck: a rank that never gets done with its second video, while the others take their time.
     """
-    return _start(world, _evaluate, out, checkpoint, errors, stuck)
+    return ranks.start(world, _evaluate, out, checkpoint, errors, stuck)
 
 
 def start_validation() -> list[tuple[BaseProcess, Connection]]:
@@ -66,44 +61,16 @@ def start_validation() -> list[tuple[BaseProcess, Connection]]:
     gathers of {rank: rank}, what it takes of 7, 8 and 9, and how often the second one had come late when it began a
     collective.
     """
-    return _start(2, _validate)
+    return ranks.start(2, _validate)
 
 
 def start_adding() -> list[tuple[BaseProcess, Connection]]:
     """Starts three ranks, each with a clip of its own; each tells whether two passes gave the same gradients."""
-    return _start(3, _add)
-
-
-def _start(world: int, work: Callable[..., None], *arguments: object) -> list[tuple[BaseProcess, Connection]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = []
-    for rank in range(world):
-        told, tell = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(rank, world, port, work, tell, *arguments))
-        process.start()
-        tell.close()
-        ranks.append((process, told))
-    return ranks
-
-
-def _rank(rank: int, world: int, port: int, work: Callable[..., None], tell: Connection, *arguments: object) -> None:
-    if world > 1:
-        os.environ |= {
-            "RANK": f"{rank}",
-            "WORLD_SIZE": f"{world}",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": f"{port}",
-        }
-        torch.set_num_threads(1)  # as torchrun does
-    work(rank, tell, *arguments)
+    return ranks.start(3, _add)
 
 
 def _validate(rank: int, tell: Connection) -> None:
-    ranks = trainer.distributed.join("cpu")
+    joined = trainer.distributed.join("cpu")
     torch.manual_seed(0)
     model = ActNet(ACT300, 2, 2, 1 / 16, "batch")
     for buffer in model.buffers():
@@ -117,10 +84,10 @@ def _validate(rank: int, tell: Connection) -> None:
     trainer.evaluation.open_store = lambda *_: (None, "")  # type: ignore[assignment, return-value]
     trainer.evaluation.evaluate_store = evaluate  # type: ignore[assignment]
     job = Job(Path("store"), Path("out"), val_store=Path("val"))
-    trainer.training._validate(model, job, ranks, None, 1)
+    trainer.training._validate(model, job, joined, None, 1)
     peers = Peers.here()
     gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
-    agreed = [ranks.agree("five", 5), ranks.agree("rank", rank)]
+    agreed = [joined.agree("five", 5), joined.agree("rank", rank)]
     store, entered = dist.distributed_c10d._get_default_store(), []
 
     def watched(collective: Callable[..., None]) -> Callable[..., None]:

@@ -8,24 +8,26 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from pipeline.upload import upload
 from tests.benchmarks.kills import logged
+from tests.trainer import ranks
 from tests.trainer.tiny_store import write_tiny_store
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.prepare import Job
-from trainer.run import main
+from trainer.run import cli, main
 from trainer.run_record import read_run
 from trainer.run_report import series
 from trainer.training import train
@@ -362,9 +364,8 @@ def test_deterministic_is_set_before_a_gpu_is_used(tiny_store: Path, tmp_path: P
     assert steps_saved(tmp_path / "checkpoints") == [1]
 
 
-def test_help_needs_no_torch() -> None:
-    code = "import sys, trainer.run; trainer.run.cli.main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_help_names_every_setting() -> None:
+    told = CliRunner().invoke(cli, ["--help"]).output
     for field in dataclasses.fields(Config):
         assert "--" + field.name.replace("_", "-") in told
 
@@ -388,40 +389,21 @@ def test_bad_input_ends_with_2_and_a_message(arguments, told, tiny_store, tmp_pa
     assert told in capsys.readouterr().err
 
 
-def _command(store: Path | str, out: Path, *, ranks: int = 1, **changed: object) -> list[str]:
-    start = [sys.executable, "-m"]
-    if ranks > 1:
-        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
+def _options(store: Path | str, out: Path, **changed: object) -> list[str]:
     options = dataclasses.asdict(dataclasses.replace(CONFIG, **changed))
     options["milestones"] = ",".join(map(str, options["milestones"]))
     given = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if not isinstance(v, bool)]
     given += ["--compile"] * options["compile"]
-    return [*start, "trainer.run", "--store", str(store), "--preset", "demo", "--out", str(out), "--resume",
+    return ["--store", str(store), "--preset", "demo", "--out", str(out), "--resume",
             *given, "--distort", "--no-amp", "--no-channels-last"]  # fmt: skip
-
-
-def _on_two_ranks(command: list[str]) -> list[subprocess.CompletedProcess]:
-    """Both ranks of a run, without torchrun: nobody ends a rank but itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **meeting, "RANK": rank, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
-        for rank in "01"
-    ]  # fmt: skip
-    told = [rank.communicate(timeout=100) for rank in ranks]
-    return [subprocess.CompletedProcess(command, rank.returncode, *said) for rank, said in zip(ranks, told)]
 
 
 def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     tiny_store: Path, in_parts: Path, tmp_path: Path, capsys
 ) -> None:
     """Bit for bit, if the one computes the same parts; a batch at once is rounded otherwise, see `in_parts`."""
-    ended = _on_two_ranks(_command(tiny_store, tmp_path, ema=0.9))
-    assert [rank.returncode for rank in ended] == [0, 0], ended
+    ended = ranks.trained(2, _options(tiny_store, tmp_path, ema=0.9), tmp_path / "said")
+    assert [rank.code for rank in ended] == [0, 0], ended
     _assert_same(_content(tmp_path), _content(in_parts))
     for ours, theirs in zip(logged(tmp_path), logged(in_parts), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
@@ -435,46 +417,16 @@ def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     _assert_same(_content(tmp_path), _content(in_parts))
 
 
-SPOILT = """
-import os, trainer.step
-from trainer.run import main
-real, calls = trainer.step.tubelet_loss, iter(range(100))
-def spoilt(*args, **kwargs):
-    losses = real(*args, **kwargs)
-    at_fault = os.environ["RANK"] == "1" and next(calls) == 2
-    return losses._replace(total=losses.total * float("nan")) if at_fault else losses
-trainer.step.tubelet_loss = spoilt
-main()
-"""
-
-
 def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tiny_store: Path, tmp_path: Path) -> None:
-    options = _command(tiny_store, tmp_path, iterations=1000, save_every=1)[3:]
-    ended = _on_two_ranks([sys.executable, "-c", SPOILT, *options])
-    assert [rank.returncode for rank in ended] == [2, 2], ended
+    options = _options(tiny_store, tmp_path, iterations=1000, save_every=1)
+    ended = ranks.trained(2, options, tmp_path / "said", ranks.spoil)
+    assert [rank.code for rank in ended] == [2, 2], ended
     for rank in ended:
-        assert "the loss is nan at step 2" in rank.stderr
-        assert "step-00000001.pt by --resume" in rank.stderr
-        assert "Traceback" not in rank.stderr
-    assert "found: clips of another process" in ended[0].stderr
-    assert re.search(r"found: clips (Run/a|Jump/b) from frame \d+, view 1\n", ended[1].stderr)
-
-
-COMPILED = """
-import functools, torch
-from tests.trainer.sparse_targets import sparse_targets
-from trainer.loss import tubelet_loss
-from trainer.run import main
-torch._dynamo.config.capture_scalar_outputs = False
-torch._dynamo.config.capture_dynamic_output_shape_ops = False
-torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
-loc, conf = torch.randn(2, 300, 2, 4, requires_grad=True), torch.randn(2, 300, 4, requires_grad=True)
-given = dict(sparse_targets((4, 9), ignored=2), positives=(4, 9), normaliser=torch.tensor(13.0))
-loss = torch.compile(tubelet_loss)(loc, conf, **given).total
-loss.backward()
-torch.testing.assert_close(loss, tubelet_loss(loc, conf, **given).total)
-main()
-"""
+        assert "the loss is nan at step 2" in rank.err
+        assert "step-00000001.pt by --resume" in rank.err
+        assert "Traceback" not in rank.err
+    assert "found: clips of another process" in ended[0].err
+    assert re.search(r"found: clips (Run/a|Jump/b) from frame \d+, view 1\n", ended[1].err)
 
 
 def test_loss_and_network_are_one_graph_each_without_data_dependent_shapes_and_learn(
@@ -484,11 +436,11 @@ def test_loss_and_network_are_one_graph_each_without_data_dependent_shapes_and_l
 
     The latter takes minutes: `python -m tests.benchmarks.compiled`.
     """
-    options = _command(
+    options = _options(
         tiny_store, tmp_path, iterations=12, milestones=(), base_lr=1e-3, log_every=6, save_every=12, compile=True
-    )[3:]
-    ended = subprocess.run([sys.executable, "-c", COMPILED, *options], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    )
+    (ended,) = ranks.trained(1, options, tmp_path / "said", ranks.compile_to_one_graph)
+    assert ended.code == 0, ended.err
     first, last = (line["loss"] for line in logged(tmp_path))
     assert last < 0.9 * first
 
@@ -500,9 +452,9 @@ def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path:
     content = bytearray(stream.read_bytes())
     content[300] ^= 1
     stream.write_bytes(content)
-    ended = subprocess.run(
-        _command(store, tmp_path / "out", ranks=2, iterations=40), cwd=ROOT, capture_output=True, text=True, timeout=100
-    )
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.run"]
+    command = [sys.executable, *start, *_options(store, tmp_path / "out", iterations=40)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert ended.returncode != 0
     assert "frame 0 of video" in ended.stderr
     assert ended.stderr.count("error: another process of this run stopped") == 1
@@ -511,9 +463,10 @@ def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path:
 
 def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: Path) -> None:
     """As Ctrl-C in a terminal and a scheduler's stop do: workers leave it to the run."""
+    start = [sys.executable, "-m", "trainer.run"]
     running = {
         sent: subprocess.Popen(
-            _command(tiny_store, tmp_path / sent.name, iterations=10_000, log_every=1, workers=1),
+            [*start, *_options(tiny_store, tmp_path / sent.name, iterations=10_000, log_every=1, workers=1)],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )
         for sent in (signal.SIGINT, signal.SIGTERM)
@@ -535,11 +488,13 @@ def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: 
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
-    running = subprocess.Popen(_command(tiny_store, tmp_path, ema=0.9), cwd=ROOT, stdout=subprocess.DEVNULL)
+    (tmp_path / "said").mkdir()
+    ((running, _),) = ranks.start(1, ranks.train, _options(tiny_store, tmp_path, ema=0.9), tmp_path / "said")
     while not (tmp_path / "checkpoints/step-00000003.pt").exists():
-        assert running.poll() is None
+        assert running.is_alive()
+        time.sleep(0.005)
     running.kill()
-    running.wait()
+    running.join()
     _train(tiny_store, tmp_path, resume=True, ema=0.9)
     _assert_same(_content(tmp_path), _content(undisturbed))
     assert logged(tmp_path) == logged(undisturbed)
@@ -548,9 +503,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed:
 def test_a_run_on_a_url_is_the_run_on_the_folder(s3: str, tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
     url, cache = f"{s3}/trained", tmp_path / "cache"
     upload(tiny_store, ObjectStore(url))
-    command = [*_command(url, tmp_path / "out", ema=0.9), "--cache", str(cache)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    ended = CliRunner().invoke(cli, [*_options(url, tmp_path / "out", ema=0.9), "--cache", str(cache)])
+    assert ended.exit_code == 0, ended.exception
     assert f"of {url} into {cache}" in ended.stderr
     _assert_same(_content(tmp_path / "out"), _content(undisturbed))
     assert logged(tmp_path / "out") == logged(undisturbed)
