@@ -158,7 +158,7 @@ def in_parts(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_accumulated_gradients_equal_the_larger_batchs(undisturbed: Path, in_parts: Path) -> None:
     """But for float32's rounding, which grows with the steps."""
-    _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=1e-4)
+    _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=3e-4)
     for ours, theirs in zip(logged(in_parts), logged(undisturbed), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
@@ -353,7 +353,7 @@ def test_deterministic_is_set_before_a_gpu_is_used(tiny_store: Path, tmp_path: P
     monkeypatch.setattr(trainer.distributed, "join", joined)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(sys, "argv", ["run", *_command(tiny_store, tmp_path, iterations=1)[3:], "--deterministic"])
+    monkeypatch.setattr(sys, "argv", ["run", *_options(tiny_store, tmp_path, iterations=1), "--deterministic"])
     try:
         with pytest.raises(SystemExit) as ended:
             main()
