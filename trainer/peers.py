@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from trainer.distributed import exchange
-
 T = TypeVar("T")
 _calls = itertools.count()
-"""Numbers what the ranks do together, alike on every rank."""
+"""Numbers the evaluations of a run, alike on every rank."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ class Peers:
             yield taken, places[taken - 1]
 
     def wait(self) -> None:
-        """Until all ranks are here: one may have a long video to finish, or a store to fetch."""
+        """Until all ranks are here."""
         if self.world > 1:
-            exchange(f"meeting/{next(_calls)}", self.rank, self.world, "here")
-            dist.barrier()  # rank 0 may hold the store: it stays until all have read of the others
+            dist.barrier()
 
     def gather(self, mine: dict[int, T]) -> dict[int, T]:
         """What all ranks found, on the first; the others keep theirs. With NCCL it passes through the GPUs' memory."""
@@ -58,10 +55,9 @@ class Peers:
         return {place: findings for part in parts for place, findings in part.items()}
 
     def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
-        """Rank 0's value, on every rank, once it is there."""
+        """Rank 0's value, on every rank."""
         box = [value]
         if self.world > 1:
-            self.wait()
             dist.broadcast_object_list(box, src=0)
         assert box[0] is not None
         return box[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -59,8 +58,7 @@ def start_validation() -> list[tuple[BaseProcess, Connection]]:
     """Starts two ranks of a training run that validates.
 
     Each tells the digest of the network that it validates, whether the two agree on 5 and on their ranks, what it
-    gathers of {rank: rank}, what it takes of 7, 8 and 9, and how often the second one had come late when it began a
-    collective.
+    gathers of {rank: rank}, and what it takes of 7, 8 and 9.
     """
     return ranks.start(2, _validate)
 
@@ -89,22 +87,7 @@ def _validate(rank: int, tell: Connection) -> None:
     peers = Peers.here()
     gathered, taken = peers.gather({rank: rank}), list(peers.take([7, 8, 9]))
     agreed = [joined.agree("five", 5), joined.agree("rank", rank)]
-    store, entered = dist.distributed_c10d._get_default_store(), []
-
-    def watched(collective: Callable[..., None]) -> Callable[..., None]:
-        def begin(*arguments: object, **options: object) -> None:
-            entered.append(store.add("late", 0))
-            collective(*arguments, **options)
-
-        return begin
-
-    dist.barrier, dist.broadcast_object_list = watched(dist.barrier), watched(dist.broadcast_object_list)
-    for meet in (peers.wait, lambda: peers.tell({} if rank == 0 else None)):
-        if rank == 1:
-            time.sleep(0.3)
-            store.add("late", 1)
-        meet()
-    tell.send((validated, agreed, gathered, taken, entered))
+    tell.send((validated, agreed, gathered, taken))
     peers.wait()  # rank 0 holds the counter
 
 
