@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from trainer.odds import odds_against_background
+
 NEGATIVES_PER_POSITIVE = 3
 """`neg_pos_ratio` of the original."""
 MAX_CROSS_ENTROPY = -math.log(torch.finfo(torch.float32).tiny)
 """The original clamps probabilities at FLT_MIN; the gradient stays p - onehot."""
-LOG2_E = math.log2(math.e)
-MOST_LOGIT = 83.0
-"""The sum of a hundred powers of it is still a float32; where two logits differ by more, p is FLT_MIN or nearly 1."""
 UNCOUNTED = -1
 """The label of an answer that counts for nothing."""
 
@@ -70,7 +69,7 @@ def tubelet_loss(
 
     hardest = min(NEGATIVES_PER_POSITIVE * max(positives), P)
     with torch.no_grad():
-        hardness = _odds_against_background(conf)
+        hardness = odds_against_background(conf)
         hardness.view(-1).index_fill_(0, torch.cat([row, ignored_sample * P + ignored_prior]), -torch.inf)
         odds, mined = hardness.topk(hardest, dim=1)
         wanted = torch.zeros(B, dtype=torch.int64, device=conf.device)
@@ -89,21 +88,6 @@ def tubelet_loss(
     share = 1 / normaliser.clamp(min=1)
     total = (loc_sum + conf_sum) * share
     return Losses(total, loc_sum.detach() * share, conf_sum.detach() * share, mined, is_mined)
-
-
-def _odds_against_background(conf: Float[Tensor, "B P labels"]) -> Float[Tensor, "B P"]:
-    """(1 - p) / p for the probability p of background: grows with its cross-entropy -log p, without a logarithm.
-
-    Clip by clip, so that the intermediate stays in the cache of a CPU; by powers of two, which take a third of the time
-    of exp. Logits count as at most `MOST_LOGIT` in size here, so that no power is 0 or infinite.
-    """
-    odds = torch.empty(conf.shape[:2], device=conf.device)
-    others = torch.ones(conf.shape[2], device=conf.device)
-    others[:1] = 0.0  # a slice: a number that is written to one element of a CUDA tensor is waited for
-    for clip, of_clip in zip(conf, odds, strict=True):
-        powers = clip.float().clamp(-MOST_LOGIT, MOST_LOGIT).mul_(LOG2_E).exp2_()
-        torch.mv(powers, others, out=of_clip).div_(powers[:, 0])
-    return odds
 
 
 def _clamped(cross_entropy: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

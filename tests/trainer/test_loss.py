@@ -98,14 +98,15 @@ def test_two_halves_with_the_global_normaliser_add_up_to_the_whole() -> None:
     torch.testing.assert_close(sum(halves), whole, rtol=1e-6, atol=0)
 
 
-def test_a_nan_anywhere_among_the_scores_reaches_the_loss() -> None:
-    """A NaN at a prior that is not matched would otherwise hide: it is no candidate of a comparison."""
+@pytest.mark.parametrize(("label", "value"), [(2, torch.nan), (0, torch.nan), (0, torch.inf), (2, torch.inf)])
+def test_a_broken_score_anywhere_reaches_the_loss(label: int, value: float) -> None:
+    """At a prior that is not matched a NaN would otherwise hide: it is no candidate of a comparison."""
     targets = sparse_targets((4,))
     unmatched = next(p for p in range(P) if p not in targets["prior"])
     loc, conf = _outputs(1)
     spoiled = conf.detach().clone()
-    spoiled[0, unmatched, 2] = torch.nan
-    assert _loss(loc, spoiled, (4,), targets).total.isnan()
+    spoiled[0, unmatched, label] = value
+    assert not _loss(loc, spoiled, (4,), targets).total.isfinite()
 
 
 def test_a_cross_entropy_is_clamped_as_in_the_original_but_not_its_gradient() -> None:

@@ -11,6 +11,8 @@ from jaxtyping import Integer, UInt8
 
 MEAN = (123, 117, 104)
 """RGB; what lies past the frame (the mean that the network subtracts, rounded)."""
+# Intel's kernels, where OpenCV has them: half the time of its own, and nearer to the rule
+cv2.ipp.setUseIPP_NotExact(True)
 
 
 def resample(
@@ -41,11 +43,17 @@ def resample(
     inside = canvas[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
     source_rows, rows = _reached(bottom - y0, tall, size)
     source_columns, columns = _reached(right - x0, wide, size)
-    source, scales = canvas[:source_rows, :source_columns], {"fx": size / wide, "fy": size / tall}
+    much = 2 * source_rows * source_columns > tall * wide  # a part is resampled at half the speed of the whole
     try:
         for frame, view in zip(frames, views, strict=True):
             inside[:] = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-            cv2.resize(source, None, dst=view[:rows, :columns], **scales, interpolation=cv2.INTER_LINEAR)
+            if much:
+                _stretch(canvas, view, mirrored)
+                continue
+            cv2.resize(
+                canvas[:source_rows, :source_columns], None, dst=view[:rows, :columns], fx=size / wide, fy=size / tall,
+                interpolation=cv2.INTER_LINEAR,
+            )  # fmt: skip
             view[:rows, columns:] = _canvas.row[: size - columns]
             view[rows:] = _canvas.row[:size]
             if mirrored:
