@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
-from pipeline.images import image_frames
+from pipeline.images import Picture, pictures
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
 """What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
@@ -36,7 +36,11 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises DamagedVideo, naming file and frame, where the video does not decode to its end."""
-        return image_frames(self.path) if self.decoder == "images" else _video_frames(self.path)
+        return (picture.pixels for picture in self.pictures())
+
+    def pictures(self) -> Iterator[Picture]:
+        """The frames, each with the JPEG that it lies there as, if it does. Raises as iterating does."""
+        return pictures(self.path) if self.decoder == "images" else map(Picture, _video_frames(self.path))
 
 
 def open_frames(path: Path, *, whole: bool = True) -> FrameSource:

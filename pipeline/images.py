@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -19,8 +20,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _ORIENTATION = 0x0112
 
 
-def image_frames(folder: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """The folder's images by their numbers, RGB. Numbers start at 0 or 1 and have no gap; hidden files are passed over.
+class Picture(NamedTuple):
+    """A decoded image, RGB, and its file's bytes, if they are a JPEG in colour, which can be stored as it is."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    jpeg: bytes | None = None
+
+
+def pictures(folder: Path) -> Iterator[Picture]:
+    """The folder's images by their numbers. Numbers start at 0 or 1 and have no gap; hidden files are passed over.
 
     Raises:
         InputError: a number is missing or twice there, an image is damaged, or of another size than those before it.
@@ -31,8 +39,8 @@ def image_frames(folder: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     _check_numbers(folder, [_number(image) for image in images])
     size: tuple[int, int] | None = None
     for image in images:
-        pixels = _decode(image)
-        here = pixels.shape[1], pixels.shape[0]
+        picture = _decode(image)
+        here = picture.pixels.shape[1], picture.pixels.shape[0]
         if size is not None and here != size:
             raise InputError(
                 f"{image} has another size than the images before it",
@@ -41,7 +49,7 @@ def image_frames(folder: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
                 todo="extract the video's frames again",
             )
         size = here
-        yield pixels
+        yield picture
 
 
 def _is_image(entry: Path) -> bool:
@@ -71,7 +79,7 @@ def _check_numbers(folder: Path, numbers: list[int]) -> None:
             )
 
 
-def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+def _decode(path: Path) -> Picture:
     content = path.read_bytes()
     try:
         with Image.open(io.BytesIO(content)) as header:  # reads no pixels yet
@@ -85,8 +93,9 @@ def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
             if header.getexif().get(_ORIENTATION, 1) != 1:
                 raise InputError(f"{path} is marked as rotated", todo="extract the video's frames upright")
             if header.format == "JPEG":  # strict: PIL passes over damage within a JPEG
-                return simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
-            return np.array(header.convert("RGB"))
+                pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
+                return Picture(pixels, content if header.mode == "RGB" else None)
+            return Picture(np.array(header.convert("RGB")))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DamagedVideo(
             f"{path} does not decode as an image", found=str(error), todo="extract the video's frames again"

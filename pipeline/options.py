@@ -44,7 +44,12 @@ def what_to_build(command: Any) -> Any:
         click.option(
             "--negative-overlap", default=0.5, show_default=True, help="Unmatched priors from here on are ignored."
         ),
-        click.option("--frames", default="jpeg:95", show_default=True, help="jpeg:QUALITY or raw (lossless)."),
+        click.option(
+            "--frames",
+            default="jpeg:95",
+            show_default=True,
+            help="jpeg:QUALITY or raw (lossless). JPEGs found in a folder are stored as they are.",
+        ),
         click.option("--max-side", type=int, help="Shrink frames whose longer side is larger, boxes along."),
         click.option(
             "--missing",

@@ -16,6 +16,7 @@ RULES = {
     "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
     "clipped-boxes": "boxes that reach past the decoded frame are clipped to it",
     "scaled-boxes": "the video has another size than the boxes were drawn in: boxes are scaled along",
+    "jpegs-as-found": "the folder's JPEGs are stored as they are, of whatever quality: encoding them anew would only lose",
 }
 
 
@@ -31,13 +32,14 @@ class Tube:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came out of a video file; of a damaged one, what came before the damage."""
+    """What came out of a video file, of a damaged one, what came before the damage; and whether JPEGs were found in it."""
 
     frames: int
     width: int
     height: int
     decoder: str
     damaged: bool = False
+    as_found: bool = False
 
 
 def reconcile(
@@ -88,6 +90,8 @@ def reconcile(
         rules.append("scaled-boxes")
         scale = np.array([decoded.width / box_size[0], decoded.height / box_size[1]] * 2, np.float32)
         tubes = [replace(tube, boxes=tube.boxes * scale) for tube in tubes]
+    if decoded.as_found:
+        rules.append("jpegs-as-found")
     return tubes, tuple(rules)
 
 

@@ -212,12 +212,13 @@ class _ShardWriter:
         frame: StoredFrame | None = None
         ends: list[int] = []
         crcs: list[int] = []
-        damaged = False
+        damaged = as_found = False
         try:
             for frame in stored_frames(request, decoding.limit):
                 stream.append_bytes(frame.content)
                 crcs.append(frame_crc32c(self.job.name, row + len(crcs), frame.content))
                 ends.append(stream.rows)
+                as_found |= frame.as_found
         except DamagedVideo:
             damaged = True
             if not keep or frame is None:
@@ -228,7 +229,7 @@ class _ShardWriter:
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        decoded = Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged)
+        decoded = Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged, as_found)
         return decoded, frame.native
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:

@@ -55,4 +55,6 @@ def test_formats_that_count_no_frames_are_held_to_their_tubes() -> None:
 
 
 def test_every_rule_is_explained() -> None:
-    assert RULES.keys() == {"kept-before-damage", "packed-b-frames", "clipped-boxes", "scaled-boxes"}
+    assert RULES.keys() == {
+        "kept-before-damage", "packed-b-frames", "clipped-boxes", "scaled-boxes", "jpegs-as-found",
+    }  # fmt: skip

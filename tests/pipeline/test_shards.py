@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 
 from data_manifests.layout import ARRAYS
 from data_manifests.manifest import load_manifest
-from pipeline import decoding, shards
+from pipeline import shards
 from pipeline.decoding import encode_frame
-from pipeline.frames import open_frames
+from pipeline.frames import FrameSource, open_frames
+from pipeline.images import Picture
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import FRAMES_PER_SHARD, SHARDS, VIDEOS, VIEWS, K, build_small, refusal, tree
 
@@ -136,10 +138,10 @@ def test_frames_that_change_their_size(tmp_path: Path, monkeypatch: pytest.Monke
     write_own(tmp_path / "d", tube_rows("Run/a", 1, 6))
     write_video(tmp_path / "d" / "videos" / "Run" / "a.avi", moving_square(8))
 
-    def changing(path: Path, *, whole: bool) -> list[np.ndarray]:
-        return [*moving_square(4), *moving_square(4, width=80)]
+    def changing(source: FrameSource) -> Iterator[Picture]:
+        return map(Picture, [*moving_square(4), *moving_square(4, width=80)])
 
-    monkeypatch.setattr(decoding, "open_frames", changing)
+    monkeypatch.setattr(FrameSource, "pictures", changing)
     message = refusal(build_small, tmp_path / "d", tmp_path / "s")
     assert "Run/a changes its frame size at frame 4" in message
     assert "80 x 48" in message
