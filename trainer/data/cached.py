@@ -18,7 +18,10 @@ class CachedStore(Store):
     def __init__(self, place: Remote, split: str | None) -> None:
         """See `open_place`."""
         self._cache = ShardCache(place)
-        super().__init__(self._cache.fetch(split), split)
+        try:
+            super().__init__(self._cache.fetch(split), split)
+        except InputError:  # another process may just be mending a shard, which is gone until it has arrived
+            super().__init__(self._cache.fetch(split), split)
         self.place = place
 
     def sample(self, clip: int, view: int) -> Sample:

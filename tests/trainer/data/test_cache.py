@@ -9,6 +9,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
+from time import sleep
 
 import pytest
 import s3fs
@@ -21,6 +23,7 @@ from pipeline.upload import upload
 from pipeline.verify_remote import verify_remote
 from tests.pipeline.small_store import build_small, refusal, tree
 from tests.s3_server import put_bytes
+from trainer.data.cache import ShardCache
 from trainer.data.cached import open_place, splits_at
 from trainer.data.reader import Store
 from trainer.place import Remote
@@ -101,6 +104,31 @@ def test_a_damaged_cache_is_fetched_again(
     told = capsys.readouterr().err
     assert "videos.parquet has another size" in told
     assert "tubes.parquet is missing" in told
+
+
+def test_who_opens_it_while_another_mends_a_shard_waits_for_that(
+    url: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Remote(url, tmp_path / "cache", GB)
+    mending = ShardCache(place)
+    shard = mending.fetch("test") / "shards" / "test-00000"
+    real, calls = ShardCache.fetch, []
+
+    def fetch(self: ShardCache, split: str | None) -> Path:
+        calls.append(split)
+        folder = real(self, split)
+        if len(calls) == 1:
+            (shard / "videos.parquet").write_bytes(b"")
+            mender = Thread(target=mending.mend, args=("test-00000",))
+            monkeypatch.setattr(ObjectStore, "get", lambda *at: (removed.set(), sleep(0.3), get(*at)))
+            mender.start()
+            assert removed.wait(10)
+        return folder
+
+    removed, get = Event(), ObjectStore.get
+    monkeypatch.setattr(ShardCache, "fetch", fetch)
+    assert same(open_place(place, "test"), Store.open(small_store, "test"))
+    assert len(calls) == 2
 
 
 def test_what_arrives_damaged_is_refused(s3: str, small_root: Path, tmp_path: Path) -> None:
