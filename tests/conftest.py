@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing.util
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -36,10 +39,12 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _temporary_files_go_with_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _temporary_files_go_with_the_tests() -> Iterator[None]:
     """Also those that libraries make for themselves, here and in the processes that tests start and kill."""
+    folder = tempfile.mkdtemp(prefix="t")
+    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    multiprocessing.util.Finalize(None, remove, exitpriority=-1000)  # after multiprocessing has removed its own
     with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("t"))
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield

@@ -1,6 +1,5 @@
 """The clip list of the original: video, first frame, number of tubes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +40,3 @@ def test_the_clip_list_is_the_originals(golden: Path) -> None:
     np.testing.assert_array_equal(clips.video[train], theirs)
     np.testing.assert_array_equal(clips.first_frame[train], data["clip_start"].astype(np.int64) - 1)
     np.testing.assert_array_equal(clips.tubes[train], data["clip_ngt"])
-
-
-def test_the_real_annotations_give_the_originals_counts(golden: Path, real: Path) -> None:
-    from data_manifests.card import load_card
-    from pipeline.annotations import read_annotations
-
-    wanted = json.loads((golden / "index_counts.json").read_text())["train_videos"]
-    annotations = read_annotations(load_card("ucf101"), real / "ucf101")
-    videos = annotations.videos.filter(pa.compute.equal(annotations.videos["split"], "train"))
-    clips = index_clips(videos, annotations.tubes, K)
-    assert len(clips.video) == wanted["clips"]
-    assert int(clips.tubes.sum(dtype=np.int64)) == wanted["pairs"]
-    assert int((clips.tubes >= 2).sum()) == wanted["clips_with_2_or_more_gt"]
