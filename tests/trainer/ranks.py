@@ -66,7 +66,9 @@ def train(
     rank: int, tell: Connection, options: Sequence[str], said: Path, before: Callable[[int], None] | None = None
 ) -> None:
     """`trainer.run` with these options, after `before(rank)`. What it says goes to files in `said`."""
-    sys.stdout, sys.stderr = (open(said / f"{rank}.{name}", "w") for name in ("out", "err"))  # noqa: SIM115
+    for name, descriptor in (("out", 1), ("err", 2)):
+        with open(said / f"{rank}.{name}", "w") as file:
+            os.dup2(file.fileno(), descriptor)
     sys.argv = ["run", *options]
     if before is not None:
         before(rank)
@@ -83,6 +85,11 @@ def trained(world: int, options: Sequence[str], said: Path, before: Callable[[in
         Ended(process.exitcode, *((said / f"{rank}.{name}").read_text() for name in ("out", "err")))
         for rank, process in enumerate(processes)
     ]
+
+
+def lead_a_group(rank: int) -> None:
+    """A signal to the rank's group reaches its loader's workers too, and nobody else."""
+    os.setsid()
 
 
 def spoil(rank: int) -> None:

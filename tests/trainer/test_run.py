@@ -463,28 +463,28 @@ def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path:
 
 def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: Path) -> None:
     """As Ctrl-C in a terminal and a scheduler's stop do: workers leave it to the run."""
-    start = [sys.executable, "-m", "trainer.run"]
-    running = {
-        sent: subprocess.Popen(
-            [*start, *_options(tiny_store, tmp_path / sent.name, iterations=10_000, log_every=1, workers=1)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )
-        for sent in (signal.SIGINT, signal.SIGTERM)
-    }  # fmt: skip
+    running = {}
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        said = tmp_path / f"{sent.name}-said"
+        said.mkdir()
+        options = _options(tiny_store, tmp_path / sent.name, iterations=10_000, log_every=1, workers=1)
+        ((running[sent], _),) = ranks.start(1, ranks.train, options, said, ranks.lead_a_group)
     for sent, process in running.items():
-        assert process.stdout is not None
-        while "step" not in process.stdout.readline().partition(" clips of ")[0]:
-            assert process.poll() is None
+        written = tmp_path / sent.name / "metrics.jsonl"
+        while not (written.exists() and written.stat().st_size):
+            assert process.is_alive()
+            time.sleep(0.005)
         os.killpg(process.pid, sent)
-    interrupted, stopped = ((*process.communicate(), process.returncode) for process in running.values())
-    assert "Ctrl-C: saves after this step" in interrupted[1]
-    assert "interrupted" in interrupted[1]
-    for (told, *_), sent in ((interrupted, signal.SIGINT), (stopped, signal.SIGTERM)):
+    for sent, process in running.items():
+        process.join(100)
+        told, complained = ((tmp_path / f"{sent.name}-said/0.{name}").read_text() for name in ("out", "err"))
         saved = re.search(r"asked to stop: saved after step (\d+)", told)
         assert saved
         assert (tmp_path / sent.name / f"checkpoints/step-{int(saved[1]):08d}.pt").is_file()
-    assert (interrupted[2], stopped[2]) == (130, 0)
-    assert "Traceback" not in interrupted[1] + stopped[1]
+        assert ("Ctrl-C: saves after this step" in complained) == (sent == signal.SIGINT)
+        assert ("interrupted" in complained) == (sent == signal.SIGINT)
+        assert "Traceback" not in complained
+    assert [process.exitcode for process in running.values()] == [130, 0]
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
