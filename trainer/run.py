@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from contextlib import redirect_stdout
@@ -88,6 +89,7 @@ def cli(
     if config.eval_every and not val_store:
         raise InputError(f"--eval-every {config.eval_every}", wanted="a store to validate on", todo="add --val-store")
     with quickly_interrupted():
+        from trainer.bfloat16 import has_bfloat16
         from trainer.deterministic import compute_deterministically
         from trainer.distributed import join, leave, together
         from trainer.prepare import Job
@@ -100,7 +102,13 @@ def cli(
     if config.deterministic:
         compute_deterministically()
     ranks = join(device)
+    imitated = config.amp and "amp" not in given and not has_bfloat16(ranks.device)
+    config = dataclasses.replace(config, amp=config.amp and not imitated)
     with redirect_stdout(None if quiet else sys.stdout):
+        if imitated and ranks.first:
+            print(
+                "in float32, which is quicker here: this CPU has no bfloat16 arithmetic (--amp imitates it)", flush=True
+            )
         with together(ranks):
             interrupted = train(job, config, ranks)
         leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -362,6 +363,27 @@ def test_deterministic_is_set_before_a_gpu_is_used(tiny_store: Path, tmp_path: P
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     assert ended.value.code == 0
     assert steps_saved(tmp_path / "checkpoints") == [1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "amp"),
+    [("bf16", [], True), ("avx2", [], False), ("avx2", ["--amp"], True), ("bf16", ["--no-amp"], False)],
+)
+def test_a_cpu_without_bfloat16_does_not_imitate_it_unless_asked(
+    flags: str, given: list[str], amp: bool, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainer.bfloat16
+    import trainer.training
+
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} sse2\n")
+    there = functools.partial(trainer.bfloat16.has_bfloat16, cpuinfo=tmp_path / "cpuinfo")
+    seen = []
+    monkeypatch.setattr(trainer.bfloat16, "has_bfloat16", there)
+    monkeypatch.setattr(trainer.training, "train", lambda job, config, ranks: seen.append(config.amp))
+    ended = CliRunner().invoke(cli, ["--store", str(tiny_store), "--preset", "demo", "--device", "cpu", *given])
+    assert ended.exit_code == 0, ended.exception
+    assert seen == [amp]
+    assert ("this CPU has no bfloat16 arithmetic" in ended.output) == (flags == "avx2" and not given)
 
 
 def test_help_names_every_setting() -> None:

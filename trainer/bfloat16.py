@@ -1,0 +1,17 @@
+"""Whether a device computes in bfloat16, or only imitates it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls it on x86 and on ARM."""
+
+
+def has_bfloat16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """False for a CPU that would take about twice as long as in float32, or does not tell (it does on Linux)."""
+    if device.type != "cpu":
+        return True
+    return cpuinfo.is_file() and not CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
