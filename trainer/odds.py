@@ -38,9 +38,8 @@ def odds_against_background(conf: Float[Tensor, "B P labels"]) -> Float[Tensor, 
 
 def composed_odds(conf: Float[Tensor, "B P labels"]) -> Float[Tensor, "B P"]:
     """The same, composed of torch's operators."""
-    scores = conf.float()
-    powers = scores.clamp(-MOST_LOGIT, MOST_LOGIT).exp()
-    background = scores[..., 0]
+    powers = conf.detach().clamp(-MOST_LOGIT, MOST_LOGIT).float().exp_()
+    background = conf[..., 0].float()
     return powers[..., 1:].sum(-1) / powers[..., 0] + (background - background)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,8 +26,15 @@ class Row:
     wanted: float | None = None
 
 
-def machine() -> str:
-    """The processor and the core count, as the operating system tells them."""
+def devices() -> list[torch.device]:
+    """The processor, and the GPU if there is one."""
+    return [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available()
+
+
+def machine(device: torch.device | None = None) -> str:
+    """The processor and the core count, as the operating system tells them, or the GPU."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     with open("/proc/cpuinfo") as lines:
         model = next(
             (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
@@ -35,10 +44,13 @@ def machine() -> str:
 
 
 def seconds(call: Callable[[], object], repeat: int = 1) -> float:
-    """Wall seconds of one call, averaged over `repeat` calls."""
+    """Wall seconds of one call, averaged over `repeat` calls; those of a GPU too, to their end."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else (lambda: None)
+    wait()
     start = time.perf_counter()
     for _ in range(repeat):
         call()
+    wait()
     return (time.perf_counter() - start) / repeat
 
 
@@ -55,6 +67,7 @@ def compare(
     subject_repeat: int = 1,
     peer_repeat: int = 1,
     wanted: float | None = None,
+    device: torch.device | None = None,
 ) -> Row:
     """Times subject and peer in turn, after one uncounted call of each; the ratio is peer time / subject time, pair by pair.
 
@@ -62,7 +75,7 @@ def compare(
     """
     subject(), peer()
     pairs = [(seconds(subject, subject_repeat), seconds(peer, peer_repeat)) for _ in range(samples)]
-    return row(name, [ours for ours, _ in pairs], peer_name, [theirs for _, theirs in pairs], wanted)
+    return row(name, [ours for ours, _ in pairs], peer_name, [theirs for _, theirs in pairs], wanted, device)
 
 
 def compare_all(
@@ -80,7 +93,14 @@ def compare_all(
     ]
 
 
-def row(name: str, ours: list[float], peer_name: str, theirs: list[float], wanted: float | None) -> Row:
+def row(
+    name: str,
+    ours: list[float],
+    peer_name: str,
+    theirs: list[float],
+    wanted: float | None,
+    device: torch.device | None = None,
+) -> Row:
     """The row of seconds that were measured in pairs."""
     ratios = sorted(peer / subject for subject, peer in zip(ours, theirs, strict=True))
     return Row(
@@ -90,6 +110,6 @@ def row(name: str, ours: list[float], peer_name: str, theirs: list[float], wante
         ratio=median(ratios),
         spread=(ratios[0], ratios[-1]),
         samples=len(ratios),
-        machine=machine(),
+        machine=machine(device),
         wanted=wanted,
     )

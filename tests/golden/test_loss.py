@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from tests.gpu import needs_gpu
 from trainer.loss import tubelet_loss
 
 # float32 sums over some thousand terms against the original's
@@ -26,7 +28,7 @@ def _inputs(data: dict, k: int) -> tuple[np.ndarray, np.ndarray]:
     return loc, conf
 
 
-def _targets(matching: dict, clips: np.ndarray) -> dict:
+def _targets(matching: dict, clips: np.ndarray, device: str) -> dict:
     sample, prior, label, target = [], [], [], []
     for b, clip in enumerate(clips):
         rows = slice(matching["m_ptr"][clip], matching["m_ptr"][clip + 1])
@@ -35,33 +37,34 @@ def _targets(matching: dict, clips: np.ndarray) -> dict:
         label.append(labels[matching["m_gt"][rows]].astype(np.int64))
         target.append(matching["m_enc"][rows].reshape(-1, 6, 4).astype("f4"))
         sample.append(np.full(len(prior[-1]), b, np.int64))
-    empty = torch.zeros(0, dtype=torch.int64)
+    empty = torch.zeros(0, dtype=torch.int64, device=device)
     return {
-        "sample": torch.from_numpy(np.concatenate(sample)),
-        "prior": torch.from_numpy(np.concatenate(prior)),
-        "label": torch.from_numpy(np.concatenate(label)),
-        "target": torch.from_numpy(np.concatenate(target)),
+        "sample": torch.from_numpy(np.concatenate(sample)).to(device),
+        "prior": torch.from_numpy(np.concatenate(prior)).to(device),
+        "label": torch.from_numpy(np.concatenate(label)).to(device),
+        "target": torch.from_numpy(np.concatenate(target)).to(device),
         "ignored_sample": empty,
         "ignored_prior": empty,
         "positives": tuple(map(len, prior)),
-        "normaliser": torch.tensor(float(sum(map(len, prior)))),
+        "normaliser": torch.tensor(float(sum(map(len, prior))), device=device),
     }
 
 
 def _rows(gradient: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    flat = gradient.flatten(0, 1).flatten(1).numpy()
+    flat = gradient.flatten(0, 1).flatten(1).cpu().numpy()
     rows = np.flatnonzero(np.any(flat != 0, axis=1))
     return rows, flat[rows]
 
 
-def test_every_batch_has_the_originals_loss_negatives_and_gradients(golden: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_every_batch_has_the_originals_loss_negatives_and_gradients(device: str, golden: Path) -> None:
     data = dict(np.load(golden / "loss.npz", allow_pickle=False))
     matching = dict(np.load(golden / "matching.npz", allow_pickle=False))
     for k in range(len(data["seed"])):
         loc, conf = _inputs(data, k)
-        loc_t = torch.from_numpy(loc).view(5, 8396, 6, 4).requires_grad_()
-        conf_t = torch.from_numpy(conf).requires_grad_()
-        targets = _targets(matching, data["clips"][k])
+        loc_t = torch.from_numpy(loc).view(5, 8396, 6, 4).to(device).requires_grad_()
+        conf_t = torch.from_numpy(conf).to(device).requires_grad_()
+        targets = _targets(matching, data["clips"][k], device)
         losses = tubelet_loss(loc_t, conf_t, **targets)
         total, loc_sum, conf_sum, num_matches, num_conf = data["res64"][k]
         matches = max(1.0, num_matches)
@@ -82,7 +85,7 @@ def test_every_batch_has_the_originals_loss_negatives_and_gradients(golden: Path
         mined = losses.mined
         for b in range(5):
             expected = data["neg"][data["neg_ptr"][k * 5 + b] : data["neg_ptr"][k * 5 + b + 1]]
-            np.testing.assert_array_equal(np.sort(mined[b][losses.is_mined[b]].numpy()) - b * 8396, expected)
+            np.testing.assert_array_equal(np.sort(mined[b][losses.is_mined[b]].cpu().numpy()) - b * 8396, expected)
         rows, gradient = _rows(conf_t.grad)
         expected_rows = data["gconf_row"][data["gconf_ptr"][k] : data["gconf_ptr"][k + 1]]
         expected = data["gconf"][data["gconf_ptr"][k] : data["gconf_ptr"][k + 1]]

@@ -23,8 +23,9 @@ class Dense(NamedTuple):
 
 def dense_targets(B: int, P: int, K: int, sparse: dict[str, Tensor]) -> Dense:
     """From the rows of `trainer.loss.tubelet_loss`."""
-    label = torch.zeros(B, P, dtype=torch.int64)
-    loc = torch.zeros(B, P, K, 4)
+    device = sparse["target"].device
+    label = torch.zeros(B, P, dtype=torch.int64, device=device)
+    loc = torch.zeros(B, P, K, 4, device=device)
     label[sparse["sample"], sparse["prior"]] = sparse["label"]
     label[sparse["ignored_sample"], sparse["ignored_prior"]] = IGNORED
     loc[sparse["sample"], sparse["prior"]] = sparse["target"]
