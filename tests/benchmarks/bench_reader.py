@@ -16,6 +16,7 @@ from tests.benchmarks.real_store import build_real, real_root
 from trainer.data.reader import Store
 
 EVERY, WINDOWS, PROCESSES = 9, 64, 2
+ROUNDS = 14  # each way is twice the first one
 WANTED = {
     "memory": 0.95,
     "cv2.imread, a JPEG file a frame": 1.3,
@@ -47,7 +48,7 @@ def bench() -> list[Row]:
         write_copies(Store.open(build_real(root, folder / "store", EVERY)), folder)
         _open(folder, root)
         peers = {peer: (lambda peer=peer: _read(peer), wanted) for peer, wanted in WANTED.items()}
-        rows = compare_all("random windows", lambda: _read("store"), peers)
+        rows = compare_all("random windows", lambda: _read("store"), peers, samples=ROUNDS)
         _calls.clear()
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, spawn, initializer=_open, initargs=(folder, root)) as pool:
@@ -56,5 +57,5 @@ def bench() -> list[Row]:
                 return lambda: list(pool.map(_read, [way] * PROCESSES)) and None
 
             peers = {peer: (all_read(peer), wanted) for peer, wanted in WANTED.items()}
-            rows += compare_all(f"random windows, {PROCESSES} processes", all_read("store"), peers)
+            rows += compare_all(f"random windows, {PROCESSES} processes", all_read("store"), peers, samples=ROUNDS)
     return rows

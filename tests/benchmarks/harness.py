@@ -81,11 +81,16 @@ def compare(
 def compare_all(
     name: str, subject: Call, peers: dict[str, tuple[Call, float | None]], *, samples: int = 7
 ) -> list[Row]:
-    """Times the subject and all peers (by name: call, ratio wanted) in turn, in one interleaved run; as `compare`."""
+    """Times the subject and all peers (by name: call, ratio wanted) in turn, in one interleaved run; as `compare`.
+
+    Each round begins with another, so that none is always timed behind the same one and what that leaves running.
+    """
     calls = {"": subject, **{peer: call for peer, (call, _) in peers.items()}}
     for call in calls.values():
         call()
-    rounds = [{peer: seconds(call) for peer, call in calls.items()} for _ in range(samples)]
+    names = list(calls)
+    orders = [names[first:] + names[:first] for first in (i % len(names) for i in range(samples))]
+    rounds = [{name: seconds(calls[name]) for name in order} for order in orders]
     ours = [times[""] for times in rounds]
     return [
         row(f"{name}, against {peer}", ours, peer, [times[peer] for times in rounds], wanted)
