@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 WIDTH, HEIGHT, FRAMES = 320, 240, 48
-VIDEOS = {"train": 60, "test": 20}
+VIDEOS = {"train": 120, "test": 20}
+"""Of half as many the same training learns more by heart, and takes Approach for Leave in others (-8 points at worst)."""
 SWEEPS: dict[str, tuple[int, int]] = {
     "Left": (0, -1),
     "Right": (0, +1),

@@ -16,7 +16,7 @@ from pipeline.demo import FRAMES, HEIGHT, SWEEPS, WIDTH, Actor, Scene, make_demo
 from pipeline.frames import open_frames
 
 CLASSES = tuple(SWEEPS)
-SEEDS = 3
+SEEDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_six_frames_tell_the_class(scenes: list[Scene]) -> None:
 
 def test_scenes_hold_what_is_promised(scenes: list[Scene]) -> None:
     assert len(CLASSES) >= 5
-    assert sum(scene.split == "train" for scene in scenes) == SEEDS * 60
+    assert sum(scene.split == "train" for scene in scenes) == SEEDS * 120
     assert sum(scene.split == "test" for scene in scenes) == SEEDS * 20
-    assert len({scene.video_id for scene in scenes}) == 80
+    assert len({scene.video_id for scene in scenes}) == 140
     assert {len(scene.actors) for scene in scenes} == {1, 2, 3}
     begins = ends = together = 0
     for scene in scenes:
