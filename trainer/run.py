@@ -106,9 +106,7 @@ def cli(
     config = dataclasses.replace(config, amp=config.amp and not imitated)
     with redirect_stdout(None if quiet else sys.stdout):
         if imitated and ranks.first:
-            print(
-                "in float32, which is quicker here: this CPU has no bfloat16 arithmetic (--amp imitates it)", flush=True
-            )
+            print("in float32, which is quicker here: no bfloat16 in this device (--amp imitates it)", flush=True)
         with together(ranks):
             interrupted = train(job, config, ranks)
         leave()

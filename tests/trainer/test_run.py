@@ -24,6 +24,7 @@ from pipeline.upload import upload
 from tests.benchmarks.kills import logged
 from tests.trainer import ranks
 from tests.trainer.tiny_store import write_tiny_store
+from trainer.bfloat16 import has_bfloat16
 from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.distributed import Ranks
@@ -383,7 +384,13 @@ def test_a_cpu_without_bfloat16_does_not_imitate_it_unless_asked(
     ended = CliRunner().invoke(cli, ["--store", str(tiny_store), "--preset", "demo", "--device", "cpu", *given])
     assert ended.exit_code == 0, ended.exception
     assert seen == [amp]
-    assert ("this CPU has no bfloat16 arithmetic" in ended.output) == (flags == "avx2" and not given)
+    assert ("no bfloat16 in this device" in ended.output) == (flags == "avx2" and not given)
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_has_bfloat16_from_ampere_on(capability: tuple[int, int], has: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bfloat16(torch.device("cuda", 0)) == has
 
 
 def test_help_names_every_setting() -> None:
