@@ -53,7 +53,7 @@ class Config:
     seed: int = 0
     "of the initial weights, the sample order and the colours"
     amp: bool = False
-    "bfloat16 autocast; not by a preset on a device that has no such arithmetic"
+    "bfloat16 autocast; a preset's only where the device has it"
     channels_last: bool = False
     "memory format of the network"
     compile: bool = False
