@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_manifests.containers import missing_bytes
 from data_manifests.errors import InputError
-from pipeline.containers import missing_bytes
 
 
 class DamagedVideo(InputError):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from data_manifests.card import known_cards
 from data_manifests.errors import InputError
+from data_manifests.image_folder import SUFFIXES as IMAGES
 from pipeline.annotations import csv_boxes, cvat, read_ids
 from pipeline.frames import open_frames
-from pipeline.images import SUFFIXES as IMAGES
 
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 SIZES_LOOKED_AT = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -75,12 +76,19 @@ class Config:
         counts = ("batch", "iterations", "accumulate", "log_every", "save_every", "keep")
         fits = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
             "width": (0 < self.width <= 1, "above 0, up to 1"),
-            "base_lr": (self.base_lr > 0, "above 0"),
+            "base_lr": (0 < self.base_lr < math.inf, "above 0"),
+            "milestones": (min(self.milestones, default=1) >= 1, "steps from 1 on"),
             "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+            "momentum": (0 <= self.momentum < 1, "from 0 to below 1"),
+            "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
         }
+        for name in ("warmup", "workers", "eval_every", "shared_rate", "weight_decay", "clip_norm"):
+            fits[name] = (0 <= getattr(self, name) < math.inf, "0 or more")
         for name, (fit, wanted) in fits.items():
             if not fit:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}", wanted=wanted, todo="change it")
+                value = getattr(self, name)
+                told = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise InputError(f"--{name.replace('_', '-')} {told}", wanted=wanted, todo="change it")
         if self.frozen and self.norm == "batch":
             raise InputError(
                 "--frozen with --norm batch", wanted="--norm none: a frozen trunk comes from --init", todo="change one"

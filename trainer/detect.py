@@ -12,14 +12,22 @@ import click
 from data_manifests.errors import quickly_interrupted, run_command_line
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
+SHOWN = 10
+"""Tubes of a video that are told on the terminal; all are in its JSON."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="Checkpoint of trainer.run.")
 @click.argument("videos", nargs=-1, required=True)
 @click.option("--out", default="out/detect", show_default=True, type=click.Path(path_type=Path), help="Folder.")
-@click.option("--least-score", default=0.2, show_default=True, help="Weaker tubes are not shown.")
-@click.option("--frames", type=int, help="Only the first so many frames; a camera is recorded until Ctrl-C otherwise.")
+@click.option(
+    "--least-score", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Weaker tubes are not shown."
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    help="Only the first so many frames; a camera is recorded until Ctrl-C otherwise.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing: the tubes are in the JSON files.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -46,14 +54,16 @@ def cli(
         from data_manifests.priors import make_priors
         from trainer.checkpoint import load_model
         from trainer.detection.find import Detector
-        from trainer.detection.show import check_names, detect
+        from trainer.detection.link import ACT_LINKS
+        from trainer.detection.show import check_sources, detect
         from trainer.distributed import device_of
 
-    check_names(videos)
+    check_sources(videos, out)
     where = device_of(device)
     model, meta = load_model(checkpoint)
     priors = torch.from_numpy(make_priors(meta.priors))
     detector = Detector(model.to(where).eval(), priors, VARIANCES, where, amp=amp)
+    shortest = max(meta.K, ACT_LINKS.least_frames)
     with redirect_stdout(None if quiet else sys.stdout):
         for source in videos:
             found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)
@@ -62,9 +72,13 @@ def cli(
                 f"{source}: {found['frames']} frames, {len(found['tubes'])} tubes, {speed:.1f} frames/s "
                 f"({speed / float(rate):.2f} x the video's {float(rate):.2f})"
             )
-            for tube in found["tubes"][:10]:
+            if found["frames"] < shortest:
+                print(f"  too short: a tube takes {shortest} frames")
+            for tube in found["tubes"][:SHOWN]:
                 last = tube["first_frame"] + len(tube["boxes"]) - 1
                 print(f"  {tube['class']} {tube['score']:.2f}  frames {tube['first_frame']} to {last}")
+            if len(found["tubes"]) > SHOWN:
+                print(f"  and {len(found['tubes']) - SHOWN} more")
         print(f"tubes and pictures: {out}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
-from trainer.checkpoint import CheckpointMeta, link_last, newest_checkpoint, read_checkpoint
+from trainer.checkpoint import (
+    CheckpointMeta,
+    checkpoint_path,
+    link_last,
+    newest_checkpoint,
+    read_checkpoint,
+    steps_saved,
+)
 from trainer.config import Config, from_json
 from trainer.data.batch import Batch
 from trainer.data.cached import open_place
@@ -76,6 +84,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         keep_freed_memory()
     store = open_place(job.store, job.split)
     newest = _newest(job)
+    validated = _look_at_val_store(job, store)
     model = ActNet(
         store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
     )
@@ -128,9 +137,11 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             f"steps {start} to {config.iterations}",
             flush=True,
         )
+        if validated:
+            print(f"validating on {validated}", flush=True)
     network: Any = model
     if ranks.count > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
+        network = _parallel(model, config)
         settle(network, model)
     if config.compile:
         network = torch.compile(network)
@@ -150,6 +161,12 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, log)
 
 
+def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:
+    with warnings.catch_warnings():  # the argument's successor came with torch 2.13
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
+
+
 def settle(network: DistributedDataParallel, model: ActNet) -> None:
     """A backward pass whose gradients are thrown away, so that all that count are added up in one order.
 
@@ -165,15 +182,50 @@ def settle(network: DistributedDataParallel, model: ActNet) -> None:
 def _newest(job: Job) -> Path | None:
     if job.profile:
         return None
-    newest = newest_checkpoint(job.checkpoints)
-    if newest is not None and not job.resume:
+    saved = [checkpoint_path(job.checkpoints, step) for step in steps_saved(job.checkpoints)]
+    if saved and not job.resume:
         raise InputError(
             f"{job.out} holds a run already",
-            found=newest.name,
+            found=saved[-1].name,
             wanted="a new folder, or --resume",
             todo="add --resume to go on, or choose another --out",
         )
+    newest = newest_checkpoint(job.checkpoints)
+    if saved and newest is None:
+        raise InputError(
+            f"no checkpoint in {job.checkpoints} is whole",
+            found=f"{', '.join(path.name for path in saved)}, all damaged",
+            todo="put a good copy of one there, or start anew with another --out",
+        )
     return newest
+
+
+def _look_at_val_store(job: Job, store: Store) -> str:
+    """What the run is validated on, in words; a store that cannot be scored on is told now, not after hours."""
+    if job.val_store is None or job.profile:
+        return ""
+    from trainer.evaluation import open_store  # not every run validates
+
+    validated, split = open_store(job.val_store, None)
+    for what, found, wanted in (
+        ("classes", validated.meta.classes, store.meta.classes),
+        ("clip length K", validated.meta.K, store.meta.K),
+        ("priors", validated.meta.priors, store.meta.priors),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"--val-store {job.val_store} and --store {job.store} differ in their {what}",
+                found=", ".join(found) if isinstance(found, tuple) else str(found),
+                wanted=", ".join(wanted) if isinstance(wanted, tuple) else str(wanted),
+                todo="build it with the same card and --clip-length as the store that is trained on",
+            )
+    if not validated.tubes.num_rows:
+        raise InputError(
+            f"--val-store {job.val_store} has no ground truth to validate on",
+            found=f"{validated.videos.num_rows} {split} videos without a tube",
+            todo="give a store with tubes",
+        )
+    return f"{validated.videos.num_rows} {split} videos of {job.val_store}"
 
 
 def _changed(of: CheckpointMeta, config: Config) -> str:

@@ -55,7 +55,10 @@ def test_a_video_file_of_odd_size_gives_tubes_and_an_mp4(checkpoint, tmp_path, m
     rate, read = open_footage(str(out / "clip.mp4"))
     assert rate == 10
     assert [frame.shape for frame in read()] == [(64, 80, 3)] * 21
-    assert "frames/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "frames/s" in told
+    assert told.count("  frames ") == min(10, len(found["tubes"]))
+    assert (f"  and {len(found['tubes']) - 10} more\n" in told) == (len(found["tubes"]) > 10)
     assert {path.name for path in out.iterdir()} == {"clip.json", "clip.mp4"}
 
 
@@ -73,7 +76,7 @@ def test_bfloat16_finds_nearly_the_same(checkpoint, tmp_path, monkeypatch):
 def test_quiet_prints_nothing_and_a_pipe_gets_no_bar(checkpoint, tmp_path, monkeypatch, capfd):
     video = tmp_path / "clip.mp4"
     write_video(video, iter(_frames(3)), Fraction(10))
-    for options, lines in ((["--quiet"], 0), ([], 2)):
+    for options, lines in ((["--quiet"], 0), ([], 3)):
         _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", tmp_path / "out", "--device", "cpu", *options)
         said = capfd.readouterr()
         assert said.out.count("\n") == lines
@@ -91,8 +94,10 @@ def test_a_folder_of_images_in_the_order_of_their_numbers(checkpoint, tmp_path, 
     assert json.loads((tmp_path / "images.json").read_text())["tubes"] == [], "one frame is shorter than a clip"
 
 
-@pytest.mark.parametrize("kept", [0, 0.5, None])
-def test_what_is_no_video_ends_with_2(checkpoint, tmp_path, monkeypatch, capsys, kept):
+@pytest.mark.parametrize(
+    ("kept", "told"), [(0, "is not a video"), (0.5, "is cut off\n  found: "), (None, "is not a video")]
+)
+def test_what_is_no_video_ends_with_2(checkpoint, tmp_path, monkeypatch, capsys, kept, told):
     broken, out = tmp_path / "broken.mp4", tmp_path / "found"
     write_video(broken, iter(_frames(20)), Fraction(10))
     content = broken.read_bytes()
@@ -102,8 +107,8 @@ def test_what_is_no_video_ends_with_2(checkpoint, tmp_path, monkeypatch, capsys,
             lambda: _detect(monkeypatch, "--checkpoint", checkpoint, broken, "--out", out, "--device", "cpu")
         )
     assert end.value.code == 2
-    assert f"{broken} is not a video" in capsys.readouterr().err
-    assert list(out.iterdir()) == []
+    assert f"{broken} {told}" in capsys.readouterr().err
+    assert not out.exists()
     with pytest.raises(InputError, match="is not there"):
         _detect(monkeypatch, "--checkpoint", checkpoint, tmp_path / "absent.mp4", "--out", out, "--device", "cpu")
 
@@ -115,6 +120,77 @@ def test_a_video_is_not_overwritten_by_its_own_picture(checkpoint, tmp_path, mon
     with pytest.raises(InputError, match="overwritten"):
         _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", tmp_path, "--device", "cpu")
     assert video.read_bytes() == before
+
+
+def test_files_that_are_not_of_a_detection_are_not_overwritten(checkpoint, tmp_path, monkeypatch):
+    """A video of the same name among the user's own files; what an earlier detection wrote is replaced."""
+    video, out = tmp_path / "clip.avi", tmp_path / "out"
+    write_video(tmp_path / "clip.mp4", iter(_frames(3)), Fraction(10))
+    (tmp_path / "clip.mp4").rename(video)
+    mine = out / "clip.mp4"
+    out.mkdir()
+    mine.write_bytes(b"mine")
+    given = ("--checkpoint", checkpoint, video, "--out", out, "--device", "cpu")
+    with pytest.raises(InputError, match=r"clip\.mp4 would be overwritten\n  found: a file that is not"):
+        _detect(monkeypatch, *given)
+    (out / "clip.json").write_text('{"shapes": []}')
+    with pytest.raises(InputError, match=r"clip\.json would be overwritten"):
+        _detect(monkeypatch, *given)
+    assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    (out / "clip.json").unlink()
+    for _ in range(2):
+        _detect(monkeypatch, *given)
+
+
+def test_a_source_that_is_wrong_is_told_before_the_first_is_looked_at(checkpoint, tmp_path, monkeypatch):
+    video, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_video(video, iter(_frames(3)), Fraction(10))
+    with pytest.raises(InputError, match="absent is not there"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, video, tmp_path / "absent", "--out", out, "--device", "cpu")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "odd", "told"),
+    [
+        (("1", "2", "4"), None, "no image 3"),
+        (("1", "2", "02"), None, "two images have number 2"),
+        (
+            ("7", "8", "9"),
+            "9",
+            r"9\.png has another size than the images before it\n  found: 40 x 32\n  wanted: 80 x 63",
+        ),
+    ],
+)
+def test_a_folder_that_lacks_an_image_or_mixes_videos_is_refused(names, odd, told, tmp_path):
+    for name in names:
+        size = (32, 40) if name == odd else (63, 80)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((*size, 3), np.uint8))
+    with pytest.raises(InputError, match=told):
+        list(open_footage(str(tmp_path))[1]())
+
+
+def test_the_folder_one_stands_in_gives_files_of_its_name(checkpoint, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for i, frame in enumerate(_frames(3, 64)):
+        cv2.imwrite(str(folder / f"{i}.png"), frame[..., ::-1])
+    (folder / "._0.png").write_bytes(b"what macOS leaves")
+    monkeypatch.chdir(folder)
+    _detect(monkeypatch, "--checkpoint", checkpoint, ".", "--out", tmp_path / "out", "--device", "cpu")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"walk.json", "walk.mp4"}
+    assert "too short: a tube takes 15 frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [(("--frames", 0), "x>=1"), (("--frames", -3), "x>=1"), (("--least-score", -1), "0<=x<=1")]
+)
+def test_numbers_out_of_range(option, told, checkpoint, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command_line(lambda: _detect(monkeypatch, "--checkpoint", checkpoint, tmp_path, *option))
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_two_videos_of_one_name_do_not_overwrite_each_other(checkpoint, tmp_path, monkeypatch):

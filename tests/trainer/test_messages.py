@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-import wave
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -35,6 +36,18 @@ ROOT = Path(__file__).parents[2]
         ({"width": 2.0}, r"--width 2\.0\n  wanted: above 0, up to 1"),
         ({"base_lr": -1.0}, r"--base-lr -1\.0\n  wanted: above 0"),
         ({"ema": 1.0}, r"--ema 1\.0\n  wanted: from 0 to below 1"),
+        ({"base_lr": float("inf")}, "--base-lr inf\n  wanted: above 0"),
+        ({"momentum": 2.0}, r"--momentum 2\.0\n  wanted: from 0 to below 1"),
+        ({"momentum": float("nan")}, "--momentum nan\n  wanted: from 0 to below 1"),
+        ({"milestones": (-1, 5)}, r"--milestones -1,5\n  wanted: steps from 1 on"),
+        ({"seed": -1}, r"--seed -1\n  wanted: 0 to 2\^63 - 1"),
+        ({"seed": 2**63}, r"--seed \d+\n  wanted: 0 to 2\^63 - 1"),
+        ({"workers": -1}, "--workers -1\n  wanted: 0 or more"),
+        ({"warmup": -5}, "--warmup -5\n  wanted: 0 or more"),
+        ({"eval_every": -5}, "--eval-every -5\n  wanted: 0 or more"),
+        ({"weight_decay": -1.0}, "--weight-decay -1.0\n  wanted: 0 or more"),
+        ({"shared_rate": -1.0}, "--shared-rate -1.0\n  wanted: 0 or more"),
+        ({"clip_norm": float("nan")}, "--clip-norm nan\n  wanted: 0 or more"),
         ({"frozen": True, "norm": "batch"}, "--frozen with --norm batch\n  wanted: --norm none"),
     ],
 )
@@ -66,13 +79,16 @@ def test_footage_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="clip has no frame\n  do: give a video that decodes"):
         find_tubes(object.__new__(Detector), iter([]), "clip")
     (tmp_path / "0.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"0\.png is not an image\n  do: remove it"):
+    with pytest.raises(InputError, match=r"0\.png is not an image\n  do: extract"):
         list(open_footage(str(tmp_path))[1]())
-    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(bytes(1600))
-    with pytest.raises(InputError, match=r"a\.wav has no video stream"):
-        open_footage(str(tmp_path / "a.wav"))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 8000
+        for packet in (*stream.encode(sound), *stream.encode(None)):
+            container.mux(packet)
+    with pytest.raises(InputError, match=r"a\.mp4 has no video stream"):
+        open_footage(str(tmp_path / "a.mp4"))
 
     class Unplugged:
         def isOpened(self) -> bool:

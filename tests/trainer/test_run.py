@@ -22,6 +22,7 @@ from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from pipeline.upload import upload
 from tests.benchmarks.kills import logged
+from tests.pipeline.own_data import CARD
 from tests.trainer import ranks
 from tests.trainer.tiny_store import write_tiny_store
 from trainer.bfloat16 import has_bfloat16
@@ -263,13 +264,34 @@ def test_a_run_killed_before_it_linked_its_last_checkpoint_links_it(
     assert not list(last.parent.glob("*.link"))
 
 
-def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path) -> None:
+def test_validation_writes_both_figures(tiny_store: Path, tmp_path: Path, capsys) -> None:
     _train(tiny_store, tmp_path, iterations=1, val_store=tiny_store)
+    assert f"validating on 2 train videos of {tiny_store}\n" in capsys.readouterr().out
     scored = [line for line in logged(tmp_path) if "val_frame_map" in line]
     assert len(scored) == 1
     assert 0 <= scored[0]["val_frame_map"] <= 1
     assert 0 <= scored[0]["val_video_map"] <= 1
     assert (tmp_path / "checkpoints/best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            {"card_text": CARD.replace('["Run", "Jump"]', '["Jump", "Run"]')},
+            "in their classes\n  found: Jump, Run\n  wanted: Run, Jump\n  do: build it with",
+        ),
+        ({"K": 3}, "in their clip length K\n  found: 3\n  wanted: 2\n"),
+        (None, "nowhere"),
+    ],
+)
+def test_a_store_that_cannot_be_validated_on_is_refused_before_the_first_step(
+    other: dict | None, told: str, tiny_store: Path, tmp_path: Path
+) -> None:
+    validated = tmp_path / "nowhere" if other is None else write_tiny_store(tmp_path, **other)
+    with pytest.raises(InputError, match=told):
+        _train(tiny_store, tmp_path / "out", val_store=validated)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_frozen_trunk_stays_as_it_was(tiny_store: Path, tmp_path: Path) -> None:
@@ -310,6 +332,17 @@ def test_resuming_says_what_is_new_or_that_there_is_nothing(
     told = capsys.readouterr().out
     assert re.search(r"other settings \(before / now\): base_lr [\d.e-]+ / 0\.5\n", told)
     assert "nothing to do: 1 steps are done" in told
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=2, save_every=1)
+    for step in (1, 2):
+        path = tmp_path / f"checkpoints/step-0000000{step}.pt"
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"is whole\n  found: step-00000001\.pt, step-00000002\.pt, all damaged"):
+        _train(tiny_store, tmp_path, iterations=2, resume=True)
+    with pytest.raises(InputError, match=r"holds a run already\n  found: step-00000002\.pt"):
+        _train(tiny_store, tmp_path, iterations=2)
 
 
 def test_resuming_on_a_store_that_has_grown_is_refused(undisturbed: Path, tmp_path: Path) -> None:
@@ -433,6 +466,7 @@ def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     """Bit for bit, if the one computes the same parts; a batch at once is rounded otherwise, see `in_parts`."""
     ended = ranks.trained(2, _options(tiny_store, tmp_path, ema=0.9), tmp_path / "said")
     assert [rank.code for rank in ended] == [0, 0], ended
+    assert "Warning" not in ended[0].err
     _assert_same(_content(tmp_path), _content(in_parts))
     for ours, theirs in zip(logged(tmp_path), logged(in_parts), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)

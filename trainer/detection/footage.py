@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -14,9 +13,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data_manifests.containers import CONTAINERS, missing_bytes
 from data_manifests.errors import InputError
+from data_manifests.image_folder import images_in
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 DEFAULT_RATE = Fraction(25)
 
 
@@ -24,24 +24,22 @@ def open_footage(source: str) -> tuple[Fraction, Callable[[], Iterator[UInt8[np.
     """Frames a second, and a function that reads the RGB frames from the start, each time it is called.
 
     Args:
-        source: a video file, a folder of images (ordered by the numbers in their names), or a camera's index.
+        source: a video file, a folder of images (numbered without a gap), or a camera's index.
 
     Raises:
-        InputError: there is no such source, or it is not a video.
+        InputError: there is no such source, it is not a video or cut off, or an image is missing; while it is read,
+            that it is damaged.
     """
     path = Path(source)
     if path.is_dir():
-        images = sorted(
-            (image for image in path.iterdir() if image.suffix.lower() in IMAGES),
-            key=lambda image: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", image.name)],
-        )
-        if not images:
-            raise InputError(
-                f"{path} holds no images", wanted=f"files that end in {', '.join(IMAGES)}",
-                todo="give a folder of one video's images, or video files",
-            )  # fmt: skip
-        return DEFAULT_RATE, lambda: _of_one_size(map(_read_image, images))
+        images = images_in(path)
+        return DEFAULT_RATE, lambda: _images(images)
     if path.is_file():
+        if missing := missing_bytes(path):
+            raise InputError(
+                f"{path} is cut off", found=f"{path.stat().st_size:,} bytes",
+                wanted=f"at least {missing:,} bytes more, by its own container", todo="get the file again",
+            )  # fmt: skip
         return _file_rate(path), lambda: _of_one_size(_file_frames(path))
     if source.isdigit():
         return DEFAULT_RATE, lambda: _camera_frames(int(source))
@@ -67,9 +65,14 @@ def _not_a_video(path: Path, error: Exception) -> InputError:
     )
 
 
+def _open(path: Path) -> av.container.InputContainer:
+    allowed = {"format_whitelist": f"{CONTAINERS},gif", "protocol_whitelist": "file"}
+    return av.open(str(path), container_options=allowed)
+
+
 def _file_rate(path: Path) -> Fraction:
     try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream", todo="give a video file")
             return Fraction(container.streams.video[0].average_rate or DEFAULT_RATE)
@@ -79,9 +82,11 @@ def _file_rate(path: Path) -> Fraction:
 
 def _file_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
+            for number, frame in enumerate(container.decode(video=0)):
+                if frame.is_corrupt:
+                    raise InputError(f"{path} is damaged at frame {number}", todo="get the file again")
                 if frame.rotation % 90:
                     raise _not_a_video(path, ValueError(f"it is rotated by {frame.rotation} degrees"))
                 upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
@@ -90,11 +95,20 @@ def _file_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         raise _not_a_video(path, error) from error
 
 
-def _read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError(f"{path} is not an image", todo="remove it from the folder")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+def _images(paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    size = None
+    for path in paths:
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise InputError(f"{path} is not an image", todo="extract the video's frames again")
+        height, width = pixels.shape[:2]
+        size = size or (width, height)
+        if (width, height) != size:
+            raise InputError(
+                f"{path} has another size than the images before it", found=f"{width} x {height}",
+                wanted=f"{size[0]} x {size[1]}", todo="extract the video's frames again",
+            )  # fmt: skip
+        yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _camera_frames(index: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -117,6 +131,7 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], rate: 
     Returns the number of frames.
     """
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     count = 0
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -124,19 +126,45 @@ def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> It
 
 def name_of(source: str) -> str:
     """What the files of a source are called, without a suffix."""
-    return Path(source).stem if not source.isdigit() or Path(source).exists() else f"camera-{source}"
+    return Path(os.path.abspath(source)).stem if not _is_camera(source) else f"camera-{source}"
 
 
-def check_names(sources: Sequence[str]) -> None:
-    """Raises InputError if two sources' files would have one name."""
+def _is_camera(source: str) -> bool:
+    return source.isdigit() and not Path(source).exists()
+
+
+def check_sources(sources: Sequence[str], out: Path) -> None:
+    """Opens each source, before the first one takes its time.
+
+    Raises:
+        InputError: one is not there or cannot be read, two sources' files would have one name, or a file that is
+            not of an earlier detection would be overwritten.
+    """
     named: dict[str, str] = {}
     for source in sources:
-        other = named.setdefault(name_of(source), source)
+        open_footage(source)
+        name = name_of(source)
+        other = named.setdefault(name, source)
         if other != source:
             raise InputError(
-                f"{name_of(source)}.json would be written twice", found=f"{other} and {source}",
+                f"{name}.json would be written twice", found=f"{other} and {source}",
                 wanted="sources of different names", todo="detect in one of them by itself, with another --out",
             )  # fmt: skip
+        for path in (out / f"{name}.json", out / f"{name}.mp4"):
+            itself = path.exists() and path.resolve() == Path(source).resolve()
+            if itself or (path.exists() and not _is_ours(out / f"{name}.json")):
+                raise InputError(
+                    f"{path} would be overwritten", found="a file that is not of an earlier detection",
+                    todo="give another --out, or move it away",
+                )  # fmt: skip
+
+
+def _is_ours(described: Path) -> bool:
+    try:
+        content = json.loads(described.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"tubes", "weights"} <= content.keys()
 
 
 def detect(
@@ -153,15 +181,12 @@ def detect(
 
     On a terminal, unless `quiet`, a bar tells how many frames are done. A camera is recorded to the mp4 first, and then read like a file.
     """
-    out.mkdir(parents=True, exist_ok=True)
     name = name_of(source)
     rate, read = open_footage(source)
     picture = out / f"{name}.mp4"
-    if name.startswith("camera-"):
+    if _is_camera(source):
         write_video(picture, _until(read(), frames), rate)
         rate, read = open_footage(str(picture))
-    if Path(source).resolve() == picture.resolve():
-        raise InputError(f"{picture} would be overwritten", todo="give another --out")
     begun = time.perf_counter()
     seen = track(
         islice(read(), frames),
@@ -184,6 +209,6 @@ def detect(
         "weights": weights_digest(detector.model),
         "tubes": tubes_json(tubes, kept, classes),
     }
-    write_video(picture, draw_tubes(islice(read(), frames), tubes, kept, classes), rate)
     write_json(out / f"{name}.json", content)
+    write_video(picture, draw_tubes(islice(read(), frames), tubes, kept, classes), rate)
     return content | {"frames_per_second": count / seconds}

@@ -1,4 +1,4 @@
-"""Is a video file whole? By the sizes in its own container: decoders take a file that was cut off for a shorter video."""
+"""Video files by their containers: what may be opened, and whether a file is whole by the sizes in its own container."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
+"""What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
+
 _MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes of an AVI, MP4/MOV or Matroska/WebM file lie past its end; 0 if whole, or of another kind."""
+    """How many bytes of an AVI, MP4/MOV or Matroska/WebM file lie past its end; 0 if whole, or of another kind.
+
+    Decoders take a file that was cut off for a shorter video.
+    """
     length = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(12)
