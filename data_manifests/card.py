@@ -21,7 +21,21 @@ FORMATS = {
     "coco": ("first_frame", "first_pixel"),
     "act": ("boxes", "first_pixel"),
 }
-"""What a card must or may declare of the units of each annotation format; the rest is fixed by the format itself."""
+"""What a card may declare of the units of each annotation format; the rest is fixed by the format itself."""
+
+MUST_SAY = {
+    "ucf101": {"box_width": "the frames' width", "box_height": "the frames' height"},
+    "csv": {
+        "boxes": "corners, inclusive-corners or width-height",
+        "first_frame": "the number of a video's first frame",
+        "first_pixel": "the coordinate of the leftmost pixel, 0 or 1",
+    },
+    "coco": {
+        "first_frame": "the number of a video's first frame",
+        "first_pixel": "the coordinate of the leftmost pixel, 0 or 1",
+    },
+}
+"""Those of `FORMATS` that a card must declare, as nothing is assumed that moves boxes."""
 
 BOXES = {
     "corners": "x1 y1 x2 y2, x2 - x1 is the width",
@@ -133,11 +147,19 @@ def _parse(raw: dict[str, Any]) -> Card:
     if not isinstance(splits.get("split", 1), int) or splits.get("split", 1) < 1:
         raise ValueError(f"splits.split must be a number from 1 on, found {splits['split']!r}")
     classes = _texts(raw, "classes")
-    if not classes or len(set(classes)) != len(classes) or len(classes) > 254:
-        raise ValueError(f"classes must be 1 to 254 different names, found {len(classes)}")
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if not classes or twice or len(classes) > 254:
+        found = f"{', '.join(twice)} more than once" if twice else str(len(classes))
+        raise ValueError(f"classes must be 1 to 254 different names, found {found}")
     mirror = raw.get("mirror", {})
     _only(mirror, "mirror.", set(classes))
     _only(dict.fromkeys(mirror.values()), "mirror.", set(classes))
+    for name, image in mirror.items():
+        if mirror.get(image, image) != name:
+            raise ValueError(
+                f"mirror: {name} looks like {image} in a mirror, so {image} like {name}; [mirror] must have the line "
+                f'{image} = "{name}" too'
+            )
     files, places = _texts(annotations, "files"), _texts(videos, "places")
     test_lists = _texts(splits, "test_lists", ())
     for place in (*files, *test_lists, *places):
@@ -177,8 +199,12 @@ def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("annotations.box_width and box_height go together: give both, or neither")
     if not all(0 < side < 32768 for side in sides):
         raise ValueError(f"annotations.box_width and box_height must be 1 to 32767, found {sides[0]} x {sides[1]}")
-    if annotations["format"] == "ucf101" and not sides:
-        raise KeyError("annotations.box_width and box_height")
+    unsaid = {k: what for k, what in MUST_SAY.get(annotations["format"], {}).items() if k not in annotations}
+    if unsaid:
+        raise ValueError(
+            f"annotations.{next(iter(unsaid))} is missing: a card of format {annotations['format']} says "
+            + "; ".join(f"{key} ({what})" for key, what in unsaid.items())
+        )
     boxes, first_pixel = annotations.get("boxes", "corners"), annotations.get("first_pixel", 0)
     if boxes not in BOXES:
         raise ValueError(f"annotations.boxes must be one of {', '.join(BOXES)}, found {boxes!r}")
@@ -187,7 +213,7 @@ def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
     return {
         "box_size": (sides[0], sides[1]) if sides else None,
         "boxes": boxes,
-        "first_frame": annotations.get("first_frame", 0),
+        "first_frame": annotations.get("first_frame", int(annotations["format"] == "act")),
         "first_pixel": first_pixel,
     }
 

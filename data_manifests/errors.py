@@ -60,6 +60,7 @@ _MACHINE_FAULTS = {
     errno.EACCES: "give yourself permission on that path, or choose another place",
     errno.EPERM: "give yourself permission on that path, or choose another place",
     errno.EROFS: "choose a place that is not mounted read-only",
+    errno.ENOENT: "see whether that path, or the folder that it is to be in, is there",
     errno.EISDIR: "name a file: that is a folder",
     errno.ENOTDIR: "choose another place: a part of that path is a file, not a folder",
     errno.EEXIST: "choose another place, or move away what is there",

@@ -138,7 +138,7 @@ def inspect(
 
     if browse:
         browse_place(place, port)
-    elif clip is not None or video is not None:
+    elif clip is not None or video is not None or png is not None or gif is not None or view:
         draw_place(place, clip, view, video, png, gif)
     else:
         describe_place(place, motion=motion, as_json=as_json)

@@ -62,7 +62,9 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did, and which versions differ between the builds that began and went on with the store."""
+    """What a build did, which versions differ between the builds that began and went on with the store, and the videos of
+    the shards built that each rule of `reconcile` was applied to.
+    """
 
     shards: int
     frames: int
@@ -71,6 +73,7 @@ class BuildReport:
     skipped: dict[str, str]
     left_out: list[str]
     other_versions: list[str]
+    rules: dict[str, list[str]]
 
 
 Progress = Callable[[int, int], None]
@@ -119,11 +122,14 @@ def build(
             manifest = begun
             save_manifest(manifest, store)
         saving = Sparingly[Manifest](lambda manifest: save_manifest(manifest, store))
+        rules: dict[str, list[str]] = {}
         with closing(run_jobs(to_build, workers, executor)) as finished, saving as save:
             for built in finished:
                 place_shard(built, store)
                 manifest = manifest.with_shard(built.name, built.record)
                 save(manifest)
+                for rule, videos in built.rules.items():
+                    rules.setdefault(rule, []).extend(videos)
                 if progress is not None:
                     progress(built.record.frames, frames)
         if manifest.lacks:
@@ -131,7 +137,7 @@ def build(
             save_manifest(manifest, store)
     done = sum(manifest.shards[job.name].frames for job in to_build)
     other, seconds = other_versions(manifest.attributes["versions"]) if to_build else [], time.monotonic() - started
-    return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other)
+    return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other, rules)
 
 
 def present_manifest(store: Path) -> Manifest | None:

@@ -18,7 +18,7 @@ from pipeline.cluster import dask_cluster
 from pipeline.decoding import Decoding
 from pipeline.plan_command import plan_of
 from pipeline.stored import built_shards
-from pipeline.summary import build_progress, measuring, print_build, print_motion
+from pipeline.summary import build_progress, measuring, print_build, print_motion, print_oddities
 from pipeline.upload import check_same_store, upload
 
 
@@ -58,6 +58,7 @@ def build_at(
             )
     print_build(built, store)
     if built.shards:
+        print_oddities(plan)
         with measuring():
             alignment = measure_alignment(list(built_shards(store)))
         print_motion(alignment.summary, alignment.warnings)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from data_manifests.errors import InputError
+from data_manifests.manifest import load_manifest
 from data_manifests.object_store import ObjectStore
 from data_manifests.place import is_url
 from pipeline.alignment import measure_alignment
@@ -57,6 +58,8 @@ def report_place(place: str, page: Path | None) -> Path:
         with fetched(remote, None) as store:
             return write_report(store, page or Path(f"{remote.url.rpartition('/')[2]}.html"), watch, remote)
     store = Path(place).resolve()
+    if unfinished := load_manifest(store).unfinished:
+        click.echo(f"{len(unfinished)} shards are not built yet: they are not in the page", err=True)
     return write_report(store, page or store.with_name(f"{store.name}.html"), watch)
 
 
@@ -66,10 +69,18 @@ def draw_place(place: str, clip: str | None, view: int, video: str | None, png: 
     Raises:
         InputError: both or no picture are asked for, or the store has no such video, clip or view.
     """
+    if clip is None and video is None:
+        given = next(name for name, value in (("--png", png), ("--gif", gif), ("--view", view)) if value)
+        raise InputError(f"{given} is of a picture", wanted="--clip or --video", todo="say what to draw")
     if png is None and gif is None:
         raise InputError(
             "--clip and --video draw a picture", wanted="--png FILE or --gif FILE", todo="say where to draw it"
         )
+    for kind, path in (("png", png), ("gif", gif)):
+        if path is not None and path.suffix.lower() not in ("", f".{kind}"):
+            raise InputError(f"--{kind} {path}", wanted=f"a name that ends in .{kind}", todo="change it")
+    if video is not None and view:
+        raise InputError(f"--view {view} with --video", wanted="--clip: a video is drawn as it is", todo="leave it out")
     if clip is not None and video is not None:
         raise InputError("--clip and --video at once", wanted="one of them", todo="draw one after the other")
     if is_url(place):

@@ -65,7 +65,9 @@ def shard_jobs(
     table = annotations.tubes.combine_chunks()
     columns = (table[name].to_pylist() for name in ("video_id", "tube", "label", "first_frame"))
     for row, (video_id, index, label, first) in enumerate(zip(*columns, strict=True)):
-        tubes.setdefault(video_id, []).append(Tube(index, label, first, boxes_of(table, row)))
+        tubes.setdefault(video_id, []).append(
+            Tube(index, label, first, boxes_of(table, row), annotations.called[video_id, index])
+        )
     counted = counts_frames(card)
     jobs = {}
     for name, record in records.items():
@@ -93,6 +95,7 @@ def shard_jobs(
                 row["frames"] if counted else None,
                 None if row["width"] is None else (row["width"], row["height"]),
                 tuple(tubes.get(row["video_id"], ())),
+                card.first_frame,
             )
             for row in rows
         )

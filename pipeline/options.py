@@ -54,9 +54,7 @@ def what_to_build(command: Any) -> Any:
         click.option(
             "--missing",
             type=click.Choice(["error", "skip"]),
-            default="error",
-            show_default=True,
-            help="Videos that are not there.",
+            help="Videos that are not there. [default: error; plan does not look without it]",
         ),
     ]
     for option in reversed(options):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Integer
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
@@ -135,14 +136,16 @@ class Plan:
             "pairs_in_rejected": covered_pairs - pairs_of_split,
             "every_window_of_every_tube": covered_pairs,
             "clips_without_in_out_rule": covered,
-            "tubes_shorter_than_K": self._short_tubes(rows),
+            "tubes_shorter_than_K": self.short_tubes(rows)[0],
             "per_class": per_class,
         }
 
-    def _short_tubes(self, rows: np.ndarray) -> int:
-        ids = pc.take(self.videos["video_id"], pa.array(rows))
+    def short_tubes(self, rows: Integer[np.ndarray, "videos"] | slice = slice(None)) -> tuple[int, int]:
+        """How many tubes of the videos in these rows are shorter than a clip, and how many there are in all."""
+        ids = pa.array(self.videos["video_id"].to_numpy(zero_copy_only=False)[rows], pa.string())
         tubes = self.annotations.tubes.filter(pc.is_in(self.annotations.tubes["video_id"], ids))
-        return int(pc.sum(pc.less(pc.list_value_length(tubes["boxes"]), self.settings.K)).as_py() or 0)
+        short = pc.sum(pc.less(pc.list_value_length(tubes["boxes"]), self.settings.K)).as_py()
+        return int(short or 0), tubes.num_rows
 
     def to_json(self, workers: int) -> dict[str, Any]:
         """For machines; the counts stand under the splits' names, `train_videos` and `test_videos`."""

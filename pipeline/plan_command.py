@@ -10,7 +10,7 @@ import click
 
 from data_manifests.card import Card, load_card
 from data_manifests.errors import InputError
-from data_manifests.layout import LIMITS, Settings
+from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest
 from pipeline.demo import make_demo
 from pipeline.matching import MatchRule
@@ -19,7 +19,7 @@ from pipeline.summary import print_plan
 
 
 def say_plan(options: dict[str, Any], *, workers: int, as_json: bool) -> None:
-    """Prints what a build would make; no video need be there.
+    """Prints what a build would make; no video need be there, unless `missing` is given.
 
     Args:
         options: of `pipeline.options.what_to_build`.
@@ -39,6 +39,7 @@ def plan_of(
 
     Args:
         options: of `pipeline.options.what_to_build`.
+        look_for_videos: also where the options do not say what is to be done if one is missing.
         present: manifest of the store to be built, whose videos are not planned again.
 
     Raises:
@@ -69,7 +70,7 @@ def plan_of(
         settings,
         split=options["split"],
         train_list=options["train_list"],
-        missing=options["missing"] if look_for_videos else None,
+        missing=options["missing"] or ("error" if look_for_videos else None),
         present=present,
     )
     return plan, card, root
@@ -83,7 +84,6 @@ def _codec(text: str) -> str:
 
 
 def _check(settings: Settings) -> None:
-    for name, (least, most) in LIMITS.items():
-        if not least <= getattr(settings, name) <= most:
-            option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
-            raise InputError(f"--{option} {getattr(settings, name)}", wanted=f"{least} to {most}", todo="change it")
+    for name, least, most in settings.out_of_range():
+        option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
+        raise InputError(f"--{option} {getattr(settings, name)}", wanted=f"{least} to {most}", todo="change it")

@@ -22,12 +22,20 @@ RULES = {
 
 @dataclass(frozen=True)
 class Tube:
-    """One tube of a video: its index there, class, first frame, and x1 y1 x2 y2 a frame in pixels."""
+    """One tube of a video: its index there, class, first frame, and x1 y1 x2 y2 a frame in pixels; and what its annotation
+    file calls it.
+    """
 
     index: int
     label: int
     first_frame: int
     boxes: Float32[np.ndarray, "frames 4"]
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return self.called or f"tube {self.index}"
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,14 @@ def reconcile(
     *,
     annotated_frames: int | None,
     box_size: tuple[int, int],
+    counted_from: int = 0,
 ) -> tuple[list[Tube], tuple[str, ...]]:
     """The tubes in frames and pixels of the decoded video, and the names of the rules applied.
 
     Args:
         annotated_frames: None where the annotation format does not count frames.
         box_size: width and height that the boxes were drawn in.
+        counted_from: the number of a video's first frame in the annotations, for messages.
 
     Raises:
         InputError: the counts differ in another way than a rule explains, a tube reaches past the video's end, or a
@@ -77,12 +87,14 @@ def reconcile(
     for tube in tubes:
         if tube.first_frame + len(tube.boxes) > decoded.frames:
             raise InputError(
-                f"video {video_id} ends before its tube {tube.index}",
+                f"video {video_id} ends before its {tube.name}",
                 found=f"{decoded.frames} decoded frames",
-                wanted=f"at least {tube.first_frame + len(tube.boxes)}",
-                todo="replace the file, or mend the annotations; if they count frames from 1, let the card say first_frame = 1",
+                wanted=f"at least {tube.first_frame + len(tube.boxes)}, as the tube's last frame is number "
+                f"{tube.first_frame + len(tube.boxes) - 1 + counted_from}, counted from {counted_from}",
+                todo="replace the file, or mend the annotations"
+                + ("" if counted_from else "; if they count frames from 1, let the card say first_frame = 1"),
             )
-    clipped = [_clipped(tube, video_id, box_size) for tube in tubes]
+    clipped = [_clipped(tube, video_id, box_size, counted_from) for tube in tubes]
     if any(after is not before for before, after in zip(tubes, clipped, strict=True)):
         rules.append("clipped-boxes")
     tubes = clipped
@@ -99,8 +111,8 @@ def _before(tube: Tube, frame: int) -> Tube:
     return replace(tube, boxes=tube.boxes[: max(0, frame - tube.first_frame)])
 
 
-def _clipped(tube: Tube, video_id: str, size: tuple[int, int]) -> Tube:
-    boxes = clip_boxes(tube.boxes, size, f"{video_id} tube {tube.index}", tube.first_frame)
+def _clipped(tube: Tube, video_id: str, size: tuple[int, int], counted_from: int) -> Tube:
+    boxes = clip_boxes(tube.boxes, size, f"{video_id} {tube.name}", tube.first_frame + counted_from)
     return tube if np.array_equal(boxes, tube.boxes) else replace(tube, boxes=boxes)
 
 

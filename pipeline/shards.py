@@ -50,6 +50,7 @@ class VideoJob:
     Args:
         annotated_frames: None where the annotation format does not count them.
         box_size: width and height that the boxes were drawn in; None: the video's own.
+        counted_from: the number of its first frame in the annotations, for messages.
     """
 
     video_id: str
@@ -57,6 +58,7 @@ class VideoJob:
     annotated_frames: int | None
     box_size: tuple[int, int] | None
     tubes: tuple[Tube, ...]
+    counted_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,15 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A finished shard that waits beside the store's shards: nobody sees it before it is placed and recorded."""
+    """A finished shard that waits beside the store's shards: nobody sees it before it is placed and recorded.
+
+    `rules` has the videos of each rule of `reconcile` that was applied.
+    """
 
     name: str
     record: ShardRecord
     folder: Path
+    rules: dict[str, list[str]]
 
 
 def build_shard(job: ShardJob) -> BuiltShard:
@@ -121,7 +127,8 @@ def build_shard(job: ShardJob) -> BuiltShard:
     making = job.store / BUILDING / f"{job.name}.{uuid.uuid4().hex}"  # a killed build's worker may still write its own
     making.mkdir(parents=True)
     try:
-        return BuiltShard(job.name, _ShardWriter(job, making).write(), making)
+        writer = _ShardWriter(job, making)
+        return BuiltShard(job.name, writer.write(), making, writer.rules)
     except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
         if isinstance(error, OSError):
@@ -149,6 +156,7 @@ class _ShardWriter:
     notes: list[dict[str, object]] = field(default_factory=list)
     tubes: list[tuple[str, Tube]] = field(default_factory=list)
     streams: dict[str, RowStream] = field(default_factory=dict)
+    rules: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self) -> ShardRecord:
         settings = self.job.settings
@@ -195,6 +203,7 @@ class _ShardWriter:
             decoded,
             annotated_frames=video.annotated_frames,
             box_size=video.box_size or native,
+            counted_from=video.counted_from,
         )
         self._add_clips(video.video_id, decoded, tubes, first_row, grid)
         self.tubes += [(video.video_id, tube) for tube in tubes]
@@ -202,6 +211,8 @@ class _ShardWriter:
         self.videos.append({"video_id": video.video_id, "split": self.job.split, **size, "path": video.path})
         note = {"video_id": video.video_id, "first_row": first_row, "decoder": decoded.decoder, "rules": list(rules)}
         self.notes.append(note)
+        for rule in rules:
+            self.rules.setdefault(rule, []).append(video.video_id)
 
     def _add_frames(self, video: VideoJob) -> tuple[Decoded, tuple[int, int]]:
         """What was stored, and the file's own width and height."""

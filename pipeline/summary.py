@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from data_manifests.layout import MANIFEST
 from pipeline.build import BuildReport
 from pipeline.plan import ASSUMED_SIZE, Plan
+from pipeline.reconcile import RULES
 
 Item = TypeVar("Item")
 SHOWN = 10
@@ -68,6 +69,8 @@ def print_plan(plan: Plan, workers: int) -> None:
             row = (f"{of_class[field]:,}" for field in ("videos", "tubes", "clips", "pairs", "clips_ge2"))
             per_class.add_row(key.removesuffix("_videos"), name, *row)
     console.print(table, per_class)
+    if plan.skipped:
+        console.print(f"without {len(plan.skipped):,} videos that are not there")
     estimate = told["estimate"]
     console.print(
         f"{told['shards']} shards to build, about {estimate['bytes'] / 1e9:.2f} GB, "
@@ -78,9 +81,22 @@ def print_plan(plan: Plan, workers: int) -> None:
             f"  taking the frames of {estimate['videos_of_unknown_size']:,} videos as {ASSUMED_SIZE[0]} x {ASSUMED_SIZE[1]}: "
             "their own size is known when they are decoded"
         )
-    for oddity in told["oddities"]:
-        console.print(f"rule [bold]{oddity['rule']}[/] applied {oddity['count']:,} times: {oddity['meaning']}")
-        console.print(f"  first: {', '.join(oddity['examples'])}", highlight=False)
+    print_oddities(plan)
+
+
+def print_oddities(plan: Plan) -> None:
+    """The rules that the annotations of the dataset were read by, and what of them no clip holds."""
+    console = Console()
+    short, tubes = plan.short_tubes()
+    if short:
+        console.print(
+            f"{short:,} of {tubes:,} tubes are shorter than a clip of K = {plan.settings.K} frames: no clip holds them"
+        )
+    if not len(plan.clips.video):
+        console.print("[bold red]warning[/]: there is no clip to train on")
+    for oddity in plan.annotations.oddities:
+        console.print(f"rule [bold]{oddity.rule}[/] applied {oddity.count:,} times: {oddity.meaning}")
+        console.print(f"  first: {', '.join(oddity.examples)}", highlight=False)
 
 
 @contextmanager
@@ -110,6 +126,10 @@ def print_build(report: BuildReport, store: Path) -> None:
         )
     else:
         print(f"nothing to do: all {report.shards_before} shards are there: {store}")
+        print("  (a video that is in the store is not looked at again)")
+    for rule, videos in sorted(report.rules.items()):
+        print(f"rule {rule} applied to {len(videos):,} videos: {RULES[rule]}")
+        print(f"  {_some(sorted(videos))}")
     if report.other_versions:
         print("the store was begun with other versions (there / here), which may give other bytes for the same frames:")
         for version in report.other_versions:
@@ -124,6 +144,10 @@ def print_build(report: BuildReport, store: Path) -> None:
         print(f"left out {len(report.left_out):,} videos that an interrupted build was to build and this one was not:")
         for video_id in report.left_out:
             print(f"  {video_id}")
+
+
+def _some(videos: Sequence[str]) -> str:
+    return ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
 
 
 def print_motion(summary: str, warnings: list[str]) -> None:
@@ -157,8 +181,7 @@ def print_store(described: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table, per_class)
     for rule, videos in described["rules"].items():
-        shown = ", ".join(videos[:5]) + (" ..." if len(videos) > 5 else "")
-        console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {shown}", highlight=False)
+        console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {_some(videos)}", highlight=False)
     console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)
     wrong = described["health"]
     console.print("health: " + ("; ".join(wrong) or "sizes and small files are right (verify --deep reads every byte)"))

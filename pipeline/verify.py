@@ -53,6 +53,7 @@ class Finding:
         array: "" where the file is not an array's.
         row: of the array, if known.
         video: that the row belongs to, if known.
+        planned: it is not there yet, as its build has not come to it.
     """
 
     what: str
@@ -61,6 +62,7 @@ class Finding:
     array: str = ""
     row: int | None = None
     video: str = ""
+    planned: bool = False
 
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
@@ -108,8 +110,8 @@ def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manife
 
 def unfinished_parts(manifest: Manifest, what: str) -> list[Finding]:
     """The shards, and the tables of all shards, that are planned only."""
-    tables = [Finding(what, path) for path in TABLES.values() if path not in manifest.files]
-    return [Finding(what, f"{SHARDS}/{name}", name) for name in manifest.unfinished] + tables
+    tables = [Finding(what, path, planned=True) for path in TABLES.values() if path not in manifest.files]
+    return [Finding(what, f"{SHARDS}/{name}", name, planned=True) for name in manifest.unfinished] + tables
 
 
 def is_small(folder: str, path: str) -> bool:

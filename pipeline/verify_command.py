@@ -76,6 +76,11 @@ def _verify(
         for line in mend(findings):
             click.echo(line)
         findings = find()
+    if findings and all(finding.planned for finding in findings):
+        raise InputError(
+            f"the store at {place} is not finished", found="nothing wrong in what is there",
+            todo="run its build again: it goes on from there",
+        )  # fmt: skip
     if findings:
         raise InputError(
             f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none",

@@ -145,4 +145,4 @@ def _tube(rows: np.ndarray, label: int, where: str, card: Card) -> RawTube:
             wanted="a box at every frame of a tube, in order",
             todo="fill the gap, or make it two tubes",
         )
-    return RawTube(label, int(first) - 1, edges(rows[:, 1:], card.boxes, card.first_pixel))
+    return RawTube(label, int(first) - card.first_frame, edges(rows[:, 1:], card.boxes, card.first_pixel))

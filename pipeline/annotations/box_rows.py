@@ -75,7 +75,7 @@ class BoxRows:
         if self.card.first_pixel:
             self.oddities.add("one-based-boxes", where)
         corners = edges([boxes[frame][1] for frame in frames], self.card.boxes, self.card.first_pixel)
-        return RawTube(labels.pop(), frames[0] - self.card.first_frame, corners)
+        return RawTube(labels.pop(), frames[0] - self.card.first_frame, corners, f"tube {name}")
 
 
 def label_of(action: str, card: Card, where: str) -> int:

@@ -66,7 +66,7 @@ def _video(path: Path, video_id: str, card: Card) -> RawVideo:
     for track in root.iter("track"):
         where = f"{path.name}: track {track.get('id', '?')}"
         label = label_of(track.get("label", ""), card, where)
-        tubes += [RawTube(label, *tube) for tube in _tubes(track, where)]
+        tubes += [RawTube(label, *tube, f"track {track.get('id', '?')}") for tube in _tubes(track, where)]
     return RawVideo(safe_video_id(video_id, path.name), None, tuple(tubes), _size(root, path))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -49,15 +49,20 @@ class Annotations:
     videos: pa.Table
     tubes: pa.Table
     oddities: tuple[Oddity, ...]
+    called: Mapping[tuple[str, int], str]
+    """What the file calls a tube, by its video and its index there."""
 
 
 @dataclass(frozen=True)
 class RawTube:
-    """A tube as its file has it, already 0-based: label, first frame, x1 y1 x2 y2 in pixels."""
+    """A tube as its file has it, already 0-based: label, first frame, x1 y1 x2 y2 in pixels; and what it is called there,
+    for messages, if it has a name.
+    """
 
     label: int
     first_frame: int
     boxes: Float32[np.ndarray, "frames 4"]
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,18 @@ def make_tables(
     videos = sorted(raw, key=lambda video: video.video_id)
     video_rows: list[dict[str, object]] = []
     tube_rows: list[tuple[str, int, RawTube]] = []
+    called: dict[tuple[str, int], str] = {}
     for video in videos:
         size = video.size or card.box_size
-        tubes = [_repair(video, index, tube, size, source, oddities) for index, tube in enumerate(video.tubes)]
+        names = [tube.called or f"tube {index}" for index, tube in enumerate(video.tubes)]
+        called |= {(video.video_id, index): name for index, name in enumerate(names)}
+        tubes = [
+            _repair(video, name, tube, size, source, oddities, card.first_frame)
+            for name, tube in zip(names, video.tubes, strict=True)
+        ]
         for index, tube in enumerate(tubes):
             if any(_identical(tube, other) for other in tubes[:index]):
-                oddities.add("identical-tubes", f"{video.video_id} tube {index}")
+                oddities.add("identical-tubes", f"{video.video_id} {names[index]}")
             tube_rows.append((video.video_id, index, tube))
         ends = [tube.first_frame + len(tube.boxes) for tube in tubes]
         video_rows.append(
@@ -147,18 +158,19 @@ def make_tables(
         box_column([tube.boxes for _, _, tube in tube_rows]),
     ]
     tables = pa.Table.from_pylist(video_rows, VIDEOS), pa.Table.from_arrays(columns, schema=TUBES)
-    return Annotations(*tables, oddities.rows())
+    return Annotations(*tables, oddities.rows(), called)
 
 
 def _repair(
     video: RawVideo,
-    index: int,
+    called: str,
     tube: RawTube,
     size: tuple[int, int] | None,
     source: str,
     oddities: OddityCounter,
+    counted_from: int,
 ) -> RawTube:
-    where = f"{video.video_id} tube {index}"
+    where, first = f"{video.video_id} {called}", tube.first_frame + counted_from
     boxes = tube.boxes
     if video.frames is not None and tube.first_frame + len(boxes) > video.frames:
         oddities.add("dropped-past-the-end", where)
@@ -167,12 +179,14 @@ def _repair(
         length = "" if video.frames is None else f" of {video.frames}"
         raise InputError(
             f"{source}: {where} lies outside its video",
-            found=f"frames {tube.first_frame} to {tube.first_frame + len(tube.boxes)}{length}, counted from 0",
-            wanted=f"at least one frame, from 0 on, before {MAX_FRAMES:,}",
+            found=f"frames {first} to {first + len(tube.boxes) - 1}{length}, counted from {counted_from}"
+            if len(tube.boxes)
+            else "no box",
+            wanted=f"at least one frame, from {counted_from} on, before {MAX_FRAMES:,}",
             todo="mend or remove that tube",
         )
     if not np.isfinite(boxes).all():
-        frame = tube.first_frame + int(np.argmin(np.isfinite(boxes).all(1)))
+        frame = first + int(np.argmin(np.isfinite(boxes).all(1)))
         raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
     if boxes.max() <= 1:
         raise InputError(
@@ -181,7 +195,7 @@ def _repair(
             wanted="pixels",
             todo="if they are fractions of the frame, multiply x by its width and y by its height",
         )
-    clipped = clip_boxes(boxes, size, f"{source}: {where}", tube.first_frame)
+    clipped = clip_boxes(boxes, size, f"{source}: {where}", first)
     if not np.array_equal(clipped, boxes):
         oddities.add("clipped-boxes", where)
     return RawTube(tube.label, tube.first_frame, clipped)
@@ -191,6 +205,9 @@ def clip_boxes(
     boxes: Float32[np.ndarray, "frames 4"], size: tuple[int, int] | None, where: str, first_frame: int
 ) -> Float32[np.ndarray, "frames 4"]:
     """The boxes within a frame of `size`; where the size is not known yet, within its left and upper edges.
+
+    Args:
+        first_frame: the number of the first box's frame, as messages are to tell it.
 
     Raises:
         InputError: nothing is left of one.

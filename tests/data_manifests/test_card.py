@@ -28,7 +28,9 @@ def test_ucf101_has_the_classes_in_the_order_of_the_labels() -> None:
 
 @pytest.mark.parametrize("split", ["0", "1.5", '"1"'])
 def test_the_split_of_a_pickle_of_acts(split: str, tmp_path: Path) -> None:
-    card = CARD.replace('"csv"', '"act"').replace("box_width = 64\nbox_height = 48\nfirst_frame = 1\n", "")
+    card = (
+        CARD.replace('"csv"', '"act"').replace("box_width = 64\nbox_height = 48\n", "").replace("first_frame = 1\n", "")
+    )
     for line, message in ((f"split = {split}", "must be a number from 1 on"), ('test_lists = ["a"]', "test_lists")):
         (tmp_path / "own.toml").write_text(card.replace('test_lists = ["test.txt"]', line))
         with pytest.raises(InputError, match=rf"own\.toml: [\s\S]*{message}"):
@@ -71,7 +73,7 @@ WRONG = {
     "lacks 'format'": ('format = "csv"', ""),
     r"unknown annotations\.box_widht, did you mean box_width": ("box_width", "box_widht"),
     r"classes must be a list of texts": ('["Run", "Jump"]', '"Run"'),
-    r"1 to 254 different names": ('["Run", "Jump"]', '["Run", "Run"]'),
+    r"1 to 254 different names, found Run more than once": ('["Run", "Jump"]', '["Run", "Run"]'),
     r"files must be a list of texts": ('["boxes.csv"]', '"boxes.csv"'),
     r"'/etc/passwd' is not below": ('["boxes.csv"]', '["/etc/passwd"]'),
     r"'\.\./boxes\.csv' is not below": ('["boxes.csv"]', '["../boxes.csv"]'),
@@ -82,6 +84,17 @@ WRONG = {
     r"annotations\.first_frame must be a whole number, found True": ("first_frame = 1", "first_frame = true"),
     r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
     r"annotations must be a table": ("[annotations]", "annotations = 3\n[splits.x]"),
+    r'Run looks like Jump [\s\S]* the line Jump = "Run" too': ("[videos]", '[mirror]\nRun = "Jump"\n[videos]'),
+    r'Jump looks like Run [\s\S]* the line Run = "Jump" too': (
+        "[videos]",
+        '[mirror]\nJump = "Run"\nRun = "Run"\n[videos]',
+    ),
+    r"annotations\.boxes is missing: a card of format csv says boxes \(corners, ": ('boxes = "corners"\n', ""),
+    r"annotations\.first_frame is missing: [\s\S]*; first_pixel \(": ("first_frame = 1\nfirst_pixel = 0\n", ""),
+    r"annotations\.box_width is missing: a card of format ucf101": (
+        '"csv"\nfiles = ["boxes.csv"]\nbox_width = 64\nbox_height = 48\nboxes = "corners"\nfirst_frame = 1\nfirst_pixel = 0',
+        '"ucf101"\nfiles = ["boxes.csv"]',
+    ),
     r"unknown mirror\.Rnu, did you mean Run": ("[videos]", '[mirror]\nRun = "Rnu"\n[videos]'),
 }
 

@@ -17,7 +17,9 @@ format = "csv"
 files = ["boxes.csv"]
 box_width = 64
 box_height = 48
+boxes = "corners"
 first_frame = 1
+first_pixel = 0
 [splits]
 test_lists = ["test.txt"]
 [videos]

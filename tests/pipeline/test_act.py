@@ -181,8 +181,8 @@ WRONG: dict[str, tuple[object, str]] = {
     "four columns": (with_tube(tube(1, 3)[:, 1:]), r"rows of shape \(3, 4\)"),
     "text": (with_tube(tube(1, 3).astype("S4")), "type \\|S4"),
     "no array": (with_tube([[1, 2, 3, 4, 5]]), "not an annotation file"),
-    "an empty box": (with_tube(tube(1, 3) * np.float32([1, 1, 1, 0, 1])), "frame 0: the box is empty"),
-    "no number": (with_tube(tube(1, 3) * np.float32([1, 1, np.nan, 1, 1])), "frame 0: the box is not finite"),
+    "an empty box": (with_tube(tube(1, 3) * np.float32([1, 1, 1, 0, 1])), "frame 1: the box is empty"),
+    "no number": (with_tube(tube(1, 3) * np.float32([1, 1, np.nan, 1, 1])), "frame 1: the box is not finite"),
     "a shell command": (pickle.dumps({"labels": os.system}), r"posix\.system"),
     "half of it": (python2_pickle.dumps(content())[:900], "is refused"),
 }

@@ -22,6 +22,7 @@ classes = ["Run", "Jump"]
 format = "coco"
 files = ["boxes.json"]
 first_frame = 1
+first_pixel = 0
 [videos]
 places = ["videos/{video_id}"]
 """
@@ -68,7 +69,7 @@ def test_other_names_for_frame_and_track_give_the_same(tmp_path: Path) -> None:
 
 
 def test_pixels_counted_from_1(tmp_path: Path) -> None:
-    one_based = read(tmp_path, CONTENT, COCO.replace("first_frame = 1", "first_frame = 1\nfirst_pixel = 1"))
+    one_based = read(tmp_path, CONTENT, COCO.replace("first_pixel = 0", "first_pixel = 1"))
     np.testing.assert_array_equal(boxes_of(one_based.tubes, 0)[0], [9, 7, 29, 37.5])
 
 
@@ -85,7 +86,7 @@ def test_pixels_counted_from_1(tmp_path: Path) -> None:
         (("annotations", 2), {"image_id": 101}, "a second box of tube 5 at frame 2"),
         (("annotations", 2), {"category_id": 3}, r"a\.mp4 tube 5 has several classes"),
         (("annotations", 2), {"bbox": [1, 2, 3]}, r"not COCO with videos[\s\S]*not enough values"),
-        (("annotations", 2), {"bbox": [1, 2, 0, 4]}, r"frame 2: the box is empty"),
+        (("annotations", 2), {"bbox": [1, 2, 0, 4]}, r"frame 3: the box is empty"),
         (("videos", 0), {"name": "../a"}, r"video id '\.\./a' is refused"),
     ],
 )

@@ -6,14 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from data_manifests.layout import TABLES
+from data_manifests.manifest import load_manifest, save_manifest
 from pipeline.__main__ import main
 from pipeline.alignment import Alignment
-from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
+from tests.pipeline.own_data import HEADER, moving_square, tube_rows, write_own, write_video
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +55,62 @@ def test_a_plan_needs_no_video_and_counts(root: Path, tmp_path: Path, monkeypatc
     told = json.loads(capsys.readouterr().out)
     assert told["train_videos"]["clips"] == 2 * 7
     assert told["test_videos"]["videos"] == 1
-    assert run(monkeypatch, "plan", "--dataset", tmp_path / "own.toml", "--root", tmp_path) == 0
+    given = ("plan", "--dataset", tmp_path / "own.toml", "--root", tmp_path)
+    assert run(monkeypatch, *given) == 0
     assert "clips" in capsys.readouterr().out
+    assert run(monkeypatch, *given, "--missing", "error") == 2
+    assert "3 of 3 videos are not there" in capsys.readouterr().err
+    (tmp_path / "videos/Run").mkdir(parents=True)
+    shutil.copy(root / "videos/Run/a.avi", tmp_path / "videos/Run")
+    assert run(monkeypatch, *given, "--missing", "skip") == 0
+    assert "without 2 videos that are not there" in capsys.readouterr().out
+    assert run(monkeypatch, *given, "--clip-length", 14) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3 of 3 tubes are shorter than a clip of K = 14 frames: no clip holds them" in out
+    assert "warning: there is no clip to train on" in out
 
 
 def test_a_second_build_has_nothing_to_do(root: Path, store: Path, monkeypatch, capsys) -> None:
     arguments = ("--dataset", root / "own.toml", "--root", root, "--store", store, "--views", 2)
     assert run(monkeypatch, "build", *arguments) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_build_tells_the_rules_it_applied(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    shutil.copytree(root, tmp_path / "root")
+    rows = "".join(tube_rows(f"Run/{name}", 1, 12, box="2,8,90,26") for name in "ab")
+    (tmp_path / "root/boxes.csv").write_text(HEADER + rows)
+    (tmp_path / "root/test.txt").write_text("")
+    card = tmp_path / "root/own.toml"
+    card.write_text(card.read_text().replace("box_width = 64\nbox_height = 48\n", ""))
+    given = ("--dataset", card, "--root", tmp_path / "root", "--store", tmp_path / "store", "--views", 0)
+    assert run(monkeypatch, "build", *given) == 0
+    told = capsys.readouterr().out
+    assert (
+        "rule clipped-boxes applied to 2 videos: boxes that reach past the decoded frame are clipped to it\n  Run/a"
+        in told
+    )
+
+
+def test_verify_of_a_store_that_is_not_finished_says_so(root: Path, store: Path, tmp_path, monkeypatch, capsys) -> None:
+    """A damaged file beside what is not built yet is damage all the same."""
+    shutil.copytree(store, tmp_path / "store")
+    manifest = load_manifest(tmp_path / "store")
+    shard = manifest.shards["train-00000"]
+    shards = {**manifest.shards, "train-00000": replace(shard, files=None)}
+    files = {name: file for name, file in manifest.files.items() if name not in TABLES.values()}
+    save_manifest(replace(manifest, shards=shards, files=files), tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/shards/train-00000")
+    shutil.rmtree(tmp_path / "store/tables")
+    assert run(monkeypatch, "verify", tmp_path / "store") == 2
+    told = capsys.readouterr()
+    assert "train-00000: planned, not built" in told.out
+    assert "is not finished\n  found: nothing wrong in what is there\n  do: run its build again" in told.err
+    assert run(monkeypatch, "report", tmp_path / "store", "-o", tmp_path / "page.html") == 0
+    assert "1 shards are not built yet" in capsys.readouterr().err
+    (tmp_path / "store/shards/test-00000/zarr.json").unlink()
+    assert run(monkeypatch, "verify", tmp_path / "store") == 2
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -123,10 +174,18 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["plan", "--dataset", "ucf101", "--root", "."], "annotation file"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--clip-length", "17"], "1 to 16"),
+        (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--max-side", "0"], "--max-side 0\n  wanted: 32 to"),
+        (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--max-side", "-5"], "--max-side -5\n  wanted: 32"),
         (["inspect", "."], "no store at"),
         (["inspect", "STORE", "--clip", "Run/x:1", "--png", "x.png"], "no video 'Run/x'"),
         (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
         (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
+        (["inspect", "STORE", "--png", "x.png"], "--png is of a picture"),
+        (["inspect", "STORE", "--view", "1"], "--view is of a picture"),
+        (["inspect", "STORE", "--clip", "Run/a:1", "--png", "x.txt"], "ends in .png"),
+        (["inspect", "STORE", "--clip", "Run/a:1", "--gif", "x.png"], "ends in .gif"),
+        (["inspect", "STORE", "--video", "Run/a", "--view", "1", "--png", "x.png"], "a video is drawn as it is"),
+        (["inspect", "STORE", "--clip", "Run/a:1", "--png", "/proc/x.png"], "cannot write or read /proc/x.png"),
         (["report", "."], "no store at"),
         (["inspect", "STORE", "--video", "Run/a", "--png", "."], "cannot write or read"),
         (["report", "STORE", "-o", "STORE"], "name a file: that is a folder"),

@@ -85,6 +85,7 @@ def test_a_track_is_a_tube_until_it_goes_outside(tmp_path: Path) -> None:
         boxes_of(annotations.tubes, 0), [[10 + frame, 8, 30 + frame, 40.5] for frame in range(3, 9)]
     )
     assert len(boxes_of(annotations.tubes, 1)) == 2
+    assert annotations.called == {("Run/a", 0): "track 0", ("Run/a", 1): "track 0", ("Run/a", 2): "track 1"}
 
 
 def test_what_datumaro_wrote(tmp_path: Path) -> None:
@@ -146,6 +147,6 @@ def test_a_card_does_not_say_what_the_format_fixes(tmp_path: Path) -> None:
         write_own(tmp_path, "", card=CVAT.replace("[videos]", "first_frame = 1\n[videos]"))
     with pytest.raises(InputError, match="box_width and box_height go together"):
         write_own(tmp_path, "", card=CARD.replace("box_height = 48", ""))
-    for key, value in (("boxes", '"corner"'), ("first_pixel", "2")):
-        with pytest.raises(InputError, match=rf"annotations\.{key} must be"):
-            write_own(tmp_path, "", card=CARD.replace("[splits]", f"{key} = {value}\n[splits]"))
+    for said, wrong in (('boxes = "corners"', 'boxes = "corner"'), ("first_pixel = 0", "first_pixel = 2")):
+        with pytest.raises(InputError, match=rf"annotations\.{said.split()[0]} must be"):
+            write_own(tmp_path, "", card=CARD.replace(said, wrong))

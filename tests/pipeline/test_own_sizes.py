@@ -1,6 +1,7 @@
 """Own videos of several sizes: a card without a size means each video's own pixels."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_boxes_are_clipped_to_each_videos_own_frame(tmp_path: Path) -> None:
 
 
 def test_a_box_outside_its_own_frame_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"small tube 0, frame 0: the box is empty or outside[\s\S]*within 64 x 48"):
+    with pytest.raises(InputError, match=r"small tube 0, frame 1: the box is empty or outside[\s\S]*within 64 x 48"):
         built(tmp_path / "d", tmp_path / "s", "70,8,100,60")
 
 
@@ -74,7 +75,7 @@ def test_a_plan_says_which_sizes_it_assumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("units", "columns", "box"),
     [
-        ("", "x1,y1,x2,y2", "10,8,40,40"),
+        ("first_pixel = 0", "x1,y1,x2,y2", "10,8,40,40"),
         ("first_pixel = 1", "x1,y1,x2,y2", "11,9,41,41"),
         ('boxes = "inclusive-corners"', "x1,y1,x2,y2", "10,8,39,39"),
         ('boxes = "inclusive-corners"\nfirst_pixel = 1', "x1,y1,x2,y2", "11,9,40,40"),
@@ -83,11 +84,14 @@ def test_a_plan_says_which_sizes_it_assumed(tmp_path: Path) -> None:
     ],
 )
 def test_the_card_declares_the_units(units: str, columns: str, box: str, tmp_path: Path) -> None:
-    card = write_own(tmp_path, "", card=OWN.replace("[splits]", f"{units}\n[splits]"))
+    text = OWN
+    for line in units.splitlines():
+        text = re.sub(rf"^{line.split()[0]} = .*", line, text, flags=re.MULTILINE)
+    card = write_own(tmp_path, "", card=text)
     (tmp_path / "boxes.csv").write_text(f"video,tube,class,frame,{columns}\n" + tube_rows("a", 1, 6, box=box))
     annotations = read_annotations(card, tmp_path)
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 0), [[10, 8, 40, 40]] * 6)
-    assert [oddity.rule for oddity in annotations.oddities] == ["one-based-boxes"] * ("first_pixel" in units)
+    assert [oddity.rule for oddity in annotations.oddities] == ["one-based-boxes"] * ("first_pixel = 1" in units)
 
 
 def test_columns_of_the_other_kind_are_told(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Annotations against what was decoded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,19 @@ def test_formats_that_count_no_frames_are_held_to_their_tubes() -> None:
     assert reconcile("a/b", tubes, Decoded(25, *SIZE, "pyav"), annotated_frames=None, box_size=SIZE) == (tubes, ())
     with pytest.raises(InputError, match=r"video a/b ends before its tube 0[\s\S]*9 decoded[\s\S]*at least 10"):
         reconcile("a/b", tubes, Decoded(9, *SIZE, "pyav"), annotated_frames=None, box_size=SIZE)
+
+
+def test_a_tube_is_told_by_its_name_and_numbers_in_the_file() -> None:
+    named = replace(tube(3, 7), called="tube left")
+    given = {"annotated_frames": None, "box_size": SIZE, "counted_from": 1}
+    with pytest.raises(
+        InputError, match=r"before its tube left[\s\S]*last frame is number 10, counted from 1\n"
+    ) as error:
+        reconcile("a/b", [named], Decoded(9, *SIZE, "pyav"), **given)
+    assert "first_frame" not in error.value.todo
+    outside = replace(named, boxes=named.boxes + np.float32([1000, 0, 1000, 0]))
+    with pytest.raises(InputError, match=r"a/b tube left, frame 4: the box is empty or outside"):
+        reconcile("a/b", [outside], Decoded(25, *SIZE, "pyav"), **given)
 
 
 def test_every_rule_is_explained() -> None:
