@@ -59,12 +59,24 @@ def draft_card(root: Path, annotations: Path | None = None) -> str:
     if len(found) != 1:
         raise InputError(
             f"{'no' if not found else 'several'} annotations below {root}",
-            found=", ".join(seen.place for seen in found),
+            found=", ".join(seen.place for seen in found) or "; ".join(_first_lines(texts, root)),
             wanted=f"one csv with the columns {', '.join(csv_boxes.COLUMNS + csv_boxes.CORNERS)}, one COCO .json with "
             "videos, or a folder of CVAT for video .xml",
             todo="say which with --annotations" if found else "put them there; for UCF101-24 use --dataset ucf101",
         )
     return _write(found[0], root, videos, [text for text in texts if text.suffix == ".txt"])
+
+
+def _first_lines(texts: list[Path], root: Path) -> Iterator[str]:
+    """How the csv files begin that have not the columns, or are no text in UTF-8."""
+    for path in texts:
+        if path.suffix == ".csv":
+            with open(path, "rb") as file:
+                line = file.readline(200).strip()
+            try:
+                yield f"{_below(path, root)} begins {line.decode('utf-8-sig')!r}"
+            except UnicodeDecodeError:
+                yield f"{_below(path, root)} is not text in UTF-8"
 
 
 def _walk(annotations: Path, root: Path) -> tuple[list[Path], list[Path]]:
@@ -88,7 +100,10 @@ def _csv_and_json(texts: list[Path], root: Path) -> Iterator[Seen | None]:
     for path in texts:
         place = _below(path, root)
         if path.suffix == ".csv":
-            yield _csv(path, place)
+            try:
+                yield _csv(path, place)
+            except csv.Error:
+                yield None  # some other text, in UTF-16 perhaps
         elif path.suffix == ".json":
             yield _coco(path, place)
 

@@ -18,6 +18,7 @@ from data_manifests.errors import InputError
 from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
+from trainer.model.weights import why_unread
 
 VERSION = 1
 LAST = "last.pt"
@@ -112,16 +113,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
     ) as error:
         raise InputError(
             f"checkpoint {path} is damaged or not one of trainer.run",
-            found=_told(error),
-            todo="use another checkpoint of the run",
+            found=why_unread(error),
+            todo="use another checkpoint of the run; weights of other kinds go into a new run, by its --init",
         ) from error
-
-
-def _told(error: Exception) -> str:
-    """torch's own text for what its unpickler refuses advises to load it all the same."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "a pickle that is broken or asks for more than tensors and plain values"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_model(path: Path) -> tuple[ActNet, CheckpointMeta]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import redirect_stdout
@@ -64,7 +65,13 @@ class _Progress:
 @click.option("--frames", type=click.Choice(get_args(FrameRule)), default="all", show_default=True)
 @click.option("--link", "link_rule", type=click.Choice(["act"]), default="act", show_default=True)
 @click.option("--all-protocols", is_flag=True, help="Also print the same detections under each published protocol.")
-@click.option("--pictures", default=0, show_default=True, help="Draw this many videos with their tubes.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Draw this many videos with their tubes.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing: the figures are in metrics.json.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -102,6 +109,8 @@ def cli(
         from trainer.metrics.protocol import Protocol
         from trainer.pictures import draw_pictures
 
+    if json_file is not None:
+        _check_writable(json_file)
     ranks = join(device, "gloo")
     try:
         place = place_of(store, cache, cache_gb)
@@ -153,6 +162,15 @@ def _check_classes(meta: CheckpointMeta, checkpoint: Path, store: Store, place: 
             wanted=", ".join(store.meta.classes),
             todo="evaluate it on a store of its own dataset",
         )
+
+
+def _check_writable(path: Path) -> None:
+    """Told before the hours, not after them."""
+    if path.is_dir():
+        raise InputError(f"--json {path} is a folder", wanted="a file", todo="name one in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"--json {path} cannot be written", found="no permission", todo="choose another place")
 
 
 def main() -> None:

@@ -35,9 +35,13 @@ Place = Path | Remote
 
 def cache_options(command: Any) -> Any:
     """The options of a command that reads stores: `cache` and `cache_gb`, for `place_of`."""
-    command = click.option("--cache-gb", default=100.0, show_default=True, help="Its size; unused stores make way.")(
-        command
-    )
+    command = click.option(
+        "--cache-gb",
+        type=click.FloatRange(min=0, min_open=True),
+        default=100.0,
+        show_default=True,
+        help="Its size; unused stores make way.",
+    )(command)
     return click.option(
         "--cache",
         type=click.Path(path_type=Path),

@@ -15,7 +15,13 @@ from trainer.place import cache_options, place_of
 @click.option("--out", type=click.Path(path_type=Path), help="The page of runs. [default: report.html in the first]")
 @click.option("--store", help="An evaluation's store, if it was moved, or its URL.")
 @cache_options
-@click.option("--videos", default=12, show_default=True, help="Best and worst videos of an evaluation to show.")
+@click.option(
+    "--videos",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    help="Best and worst videos of an evaluation to show.",
+)
 def cli(
     folders: tuple[Path, ...], out: Path | None, store: str | None, cache: Path | None, cache_gb: float, videos: int
 ) -> None:
@@ -31,6 +37,13 @@ def cli(
         from trainer.run_record import is_run
         from trainer.run_report import write_run_report
 
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is {'a file' if folder.exists() else 'not there'}",
+                wanted="the --out of trainer.evaluate or trainer.run",
+                todo="check the path",
+            )
     runs = [folder for folder in folders if is_run(folder)]
     if not runs and len(folders) == 1:
         place = place_of(store, cache, cache_gb) if store else None

@@ -69,4 +69,7 @@ def _read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                     wanted="a frame like 12, and coordinates like 30 or 30.5",
                 ) from error  # fmt: skip
             boxes.add(row["video"], row["tube"], row["class"], frame, (x1, y1, x2, y2), where)
-    return boxes.videos()
+    videos = boxes.videos()
+    if not videos:
+        raise InputError(f"{path} has no box", wanted="a row a box below the first line", todo="fill it first")
+    return videos

@@ -60,6 +60,7 @@ def test_boxes_are_clipped_to_the_declared_frame(tmp_path: Path) -> None:
         ("a,0,Run,1,1,1\n", r"line 2 has another number of columns[\s\S]*found: 6\n  wanted: 8"),
         ("a\n", "line 2 has another number of columns"),
         ("a,0,Run,1,1,1,5,5,9\n", "line 2 has another number of columns"),
+        ("", r"boxes\.csv has no box"),
         ("a,left,Run,1,nan,1,5,5\n", "a tube left, frame 1: the box is not finite"),
         ("a,0,Run,1,1,1,1e300,5\n", "a tube 0, frame 1: the box is not finite"),
         ("a,0,Run,1,1,1,inf,5\n", "a tube 0, frame 1: the box is not finite"),

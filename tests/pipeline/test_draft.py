@@ -101,6 +101,13 @@ def test_what_cannot_be_drafted(root: Path, tmp_path: Path) -> None:
     (root / "labels.csv").write_text("name,value\n")
     with pytest.raises(InputError, match=r"no annotations below[\s\S]*--dataset ucf101"):
         draft_card(root)
+    for content, told in (
+        (HEADER.replace(",", ";").encode(), "labels.csv begins 'video;tube;class;frame;x1;y1;x2;y2'"),
+        ((HEADER + tube_rows("Run/a", 1, 6)).encode("utf-16"), "labels.csv is not text in UTF-8"),
+    ):
+        (root / "labels.csv").write_bytes(content)
+        with pytest.raises(InputError, match=rf"no annotations below .*\n  found: {told}\n"):
+            draft_card(root)
     with pytest.raises(InputError, match=r"nowhere is not there[\s\S]*check --from"):
         draft_card(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"none\.csv is not there[\s\S]*check --annotations"):

@@ -76,7 +76,7 @@ def test_without_any_there_is_none(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"text", {"version": 0}, {"version": 1, "meta": {}}, [1]])
+@pytest.mark.parametrize("content", [b"", b"text", {"version": 0}, {"version": 1, "meta": {}}, [1], {"0.weight": 1}])
 def test_another_file_is_refused(content: object, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     if isinstance(content, bytes):

@@ -359,6 +359,13 @@ def test_a_wrong_option_ends_with_2(checkpoint, monkeypatch, capsys):
     assert "act" in capsys.readouterr().err
 
 
+def test_a_place_where_no_json_can_be_written_is_told_before_the_work(checkpoint, tmp_path, monkeypatch, capsys):
+    given = ("--checkpoint", checkpoint, "--json")
+    assert f"--json {tmp_path} is a folder" in _refused(monkeypatch, capsys, *given, tmp_path)
+    (tmp_path / "file").touch()
+    assert "is a file, not a folder" in _refused(monkeypatch, capsys, *given, tmp_path / "file" / "figures" / "a.json")
+
+
 def test_ranks_validate_the_network_that_the_first_one_saves() -> None:
     """Batch statistics differ from rank to rank after a step."""
     ranks = start_validation()

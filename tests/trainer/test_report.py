@@ -16,7 +16,7 @@ from tests.trainer.memory_store import MemoryStore
 from trainer.data.reader import Store
 from trainer.evaluation import evaluate_store, write_json
 from trainer.evaluation_report import read_evaluation, video_score, write_report
-from trainer.report import main
+from trainer.report import cli, main
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,8 @@ def test_an_evaluation_that_found_nothing_has_a_page(evaluated, tmp_path, browse
 def test_what_is_no_evaluation_is_refused(evaluated, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not an evaluation"):
         write_report(tmp_path)
+    with pytest.raises(InputError, match=r"nowhere is not there\n  wanted: the --out of trainer\.evaluate"):
+        cli([str(tmp_path / "nowhere")], standalone_mode=False)
     other = MemoryStore([3], [[0]])
     monkeypatch.setattr(Store, "open", classmethod(lambda cls, path, split=None: other))
     with pytest.raises(InputError, match="not the store that was scored"):

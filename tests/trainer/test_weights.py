@@ -243,10 +243,14 @@ def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) ->
         load_weights(network, tmp_path / "cut.pth", origins)
     with pytest.raises(InputError, match="not there"):
         load_weights(network, tmp_path / "none.pth", origins)
+    with pytest.raises(InputError, match="is a folder"):
+        load_weights(network, tmp_path, origins)
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"0.weight": nn.Conv2d(1, 1, 1)}, tmp_path / "code.pth")
     network = _network()
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(
+        InputError, match=r"cannot be read as weights\n  found: a pickle that is broken or asks for more"
+    ):
         load_weights(network, tmp_path / "code.pth", initialise(network, 0))

@@ -38,7 +38,7 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origi
     """
     if not path.is_file():
         raise InputError(
-            f"weight file {path} is not there", wanted=KINDS,
+            f"weight file {path} is {'a folder' if path.is_dir() else 'not there'}", wanted=KINDS,
             todo="check the path of --init; README.md, under Train on UCF101-24, says where to get one",
         )  # fmt: skip
     table = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model)
@@ -125,9 +125,9 @@ def _read_torch(path: Path, model: ActNet) -> Table:
     ) as error:
         raise InputError(
             f"{path} cannot be read as weights",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=why_unread(error),
             wanted=KINDS,
-            todo="check the path of --init",
+            todo="check the path of --init, or get the file again; a whole pickled network is to be saved as its state_dict()",
         ) from error
     keys = set(state) if isinstance(state, dict) else set()
     if {"version", "meta", "model"} <= keys:
@@ -140,6 +140,15 @@ def _read_torch(path: Path, model: ActNet) -> Table:
     raise InputError(
         f"{path} is of no known kind", found=", ".join(sorted(map(str, keys))[:4]), wanted=KINDS, todo="check --init"
     )
+
+
+def why_unread(error: Exception) -> str:
+    """Why a file of weights does not read, in a line: what torch's unpickler refuses, its text advises to load all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a pickle that is broken or asks for more than tensors and plain values"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _reduced() -> dict[str, int]:
