@@ -15,7 +15,7 @@ from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
 
 FORMATS = {
-    "ucf101": ("box_width", "box_height", "first_frame"),
+    "ucf101": ("box_width", "box_height"),
     "csv": ("box_width", "box_height", "boxes", "first_frame", "first_pixel"),
     "cvat": (),
     "coco": ("first_frame", "first_pixel"),
@@ -156,9 +156,10 @@ def _parse(raw: dict[str, Any]) -> Card:
     _only(dict.fromkeys(mirror.values()), "mirror.", set(classes))
     for name, image in mirror.items():
         if mirror.get(image, image) != name:
+            line = f'"{image}" = "{name}"'
             raise ValueError(
-                f"mirror: {name} looks like {image} in a mirror, so {image} like {name}; [mirror] must have the line "
-                f'{image} = "{name}" too'
+                f"mirror: {name} looks like {image} in a mirror, so {image} looks like {name}; let [mirror] say {line}"
+                + (f" instead of {mirror[image]}" if image in mirror else " too")
             )
     files, places = _texts(annotations, "files"), _texts(videos, "places")
     test_lists = _texts(splits, "test_lists", ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "views": (0, 254),
     "positive_overlap": (0, 1),
     "negative_overlap": (0, 1),
-    "max_side": (32, 32768),
 }
-"""Least and most of the settings that are numbers, where they are set."""
+"""Least and most of the settings that are numbers."""
 MOST_PRIORS, MOST_IMAGE_SIZE = 1 << 16, 4096
 MOST_PIXELS = 64_000_000
 """A frame larger than this is refused before it is decoded, or memory made for it."""
@@ -124,7 +123,7 @@ class Settings:
             layers = tuple(PriorLayer(**{**layer, "ratios": tuple(layer["ratios"])}) for layer in spec["layers"])
             values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
             settings = cls(**{**values, "priors": PriorSpec(spec["image_size"], layers)})
-            absurd = [name for name, *_ in settings.out_of_range()]
+            absurd = [n for n, (least, most) in LIMITS.items() if not least <= getattr(settings, n) <= most]
             if absurd or not (0 < settings.image_size <= MOST_IMAGE_SIZE and 0 < settings.priors.priors <= MOST_PRIORS):
                 raise ValueError(f"absurd {', '.join(absurd) or 'priors'}")
             return settings
@@ -134,13 +133,6 @@ class Settings:
                 found=f"{type(error).__name__}: {error}",
                 todo="read it with the version that built it, or build it again",
             ) from error
-
-    def out_of_range(self) -> Iterator[tuple[str, float, float]]:
-        """Name, least and most of each setting that is outside `LIMITS`."""
-        for name, (least, most) in LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                yield name, least, most
 
     @property
     def image_size(self) -> int:

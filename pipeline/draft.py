@@ -13,9 +13,9 @@ from pathlib import Path
 
 from data_manifests.card import known_cards
 from data_manifests.errors import InputError
-from data_manifests.image_folder import SUFFIXES as IMAGES
 from pipeline.annotations import csv_boxes, cvat, read_ids
 from pipeline.frames import open_frames
+from pipeline.images import SUFFIXES as IMAGES
 
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 SIZES_LOOKED_AT = 20
@@ -70,7 +70,7 @@ def draft_card(root: Path, annotations: Path | None = None) -> str:
 def _first_lines(texts: list[Path], root: Path) -> Iterator[str]:
     """How the csv files begin that have not the columns, or are no text in UTF-8."""
     for path in texts:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             with open(path, "rb") as file:
                 line = file.readline(200).strip()
             try:
@@ -92,14 +92,14 @@ def _walk(annotations: Path, root: Path) -> tuple[list[Path], list[Path]]:
         texts += [path for path in here if path.suffix == ".txt"]
         if annotations.is_dir():
             inside = [path for path in here if path.is_relative_to(annotations)]
-            texts += [path for path in inside if path.suffix in (".csv", ".json", ".xml")]
+            texts += [path for path in inside if path.suffix.lower() in (".csv", ".json", ".xml")]
     return texts, videos
 
 
 def _csv_and_json(texts: list[Path], root: Path) -> Iterator[Seen | None]:
     for path in texts:
         place = _below(path, root)
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             try:
                 yield _csv(path, place)
             except csv.Error:

@@ -1,4 +1,4 @@
-"""The pictures of a video that is a folder of numbered images."""
+"""A video as a folder of numbered images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_manifests.errors import InputError
-from data_manifests.image_folder import images_in, number_of
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _ORIENTATION = 0x0112
 
 
@@ -33,14 +33,10 @@ def pictures(folder: Path) -> Iterator[Picture]:
     Raises:
         InputError: a number is missing or twice there, an image is damaged, or of another size than those before it.
     """
-    images = images_in(folder)
-    first = number_of(images[0])
-    if first not in (0, 1):
-        raise InputError(
-            f"{folder}: the first image has number {first}",
-            wanted="0 or 1",
-            todo="extract the video's frames again; or number them from 1, if none is missing",
-        )
+    images = sorted((entry for entry in folder.iterdir() if _is_image(entry)), key=_number)
+    if not images:
+        raise InputError(f"{folder} has no images", wanted=", ".join(SUFFIXES), todo="extract the video's frames there")
+    _check_numbers(folder, [_number(image) for image in images])
     size: tuple[int, int] | None = None
     for image in images:
         picture = _decode(image)
@@ -54,6 +50,33 @@ def pictures(folder: Path) -> Iterator[Picture]:
             )
         size = here
         yield picture
+
+
+def _is_image(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+
+
+def _number(image: Path) -> int:
+    digits = "".join(character for character in image.stem if character in "0123456789")
+    if not digits:
+        raise InputError(f"{image}: no number in the name", wanted="00001.jpg and so on", todo="name it by its frame")
+    return int(digits)
+
+
+def _check_numbers(folder: Path, numbers: list[int]) -> None:
+    if numbers[0] not in (0, 1):
+        raise InputError(
+            f"{folder}: the first image has number {numbers[0]}",
+            wanted="0 or 1",
+            todo="extract the video's frames again; or number them from 1, if none is missing",
+        )
+    for before, after in zip(numbers, numbers[1:], strict=False):
+        if after != before + 1:
+            raise InputError(
+                f"{folder}: " + (f"two images have number {after}" if after == before else f"no image {before + 1}"),
+                wanted="one image a frame, numbered without a gap",
+                todo="extract the video's frames again",
+            )
 
 
 def _decode(path: Path) -> Picture:

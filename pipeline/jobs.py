@@ -95,7 +95,7 @@ def shard_jobs(
                 row["frames"] if counted else None,
                 None if row["width"] is None else (row["width"], row["height"]),
                 tuple(tubes.get(row["video_id"], ())),
-                card.first_frame,
+                annotations.counted_from,
             )
             for row in rows
         )

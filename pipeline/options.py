@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from data_manifests.finite import FiniteRange
+
 PATH = click.Path(path_type=Path)
 WHAT_TO_BUILD = {
     "What to build": (
@@ -73,7 +75,7 @@ def how_to_decode(command: Any) -> Any:
     )
     limit = click.option(
         "--decode-limit",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         default=3600,
         show_default=True,
         help="Seconds one video may take; 0: as long as it likes.",

@@ -10,12 +10,15 @@ import click
 
 from data_manifests.card import Card, load_card
 from data_manifests.errors import InputError
-from data_manifests.layout import Settings
+from data_manifests.layout import LIMITS, Settings
 from data_manifests.manifest import Manifest
 from pipeline.demo import make_demo
 from pipeline.matching import MatchRule
 from pipeline.plan import Plan, make_plan
 from pipeline.summary import print_plan
+
+SIDES = 32, 32768
+"""Least and most of `--max-side`. (A store that was built with another reads all the same.)"""
 
 
 def say_plan(options: dict[str, Any], *, workers: int, as_json: bool) -> None:
@@ -84,6 +87,8 @@ def _codec(text: str) -> str:
 
 
 def _check(settings: Settings) -> None:
-    for name, least, most in settings.out_of_range():
-        option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
-        raise InputError(f"--{option} {getattr(settings, name)}", wanted=f"{least} to {most}", todo="change it")
+    for name, (least, most) in (LIMITS | {"max_side": SIDES}).items():
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
+            raise InputError(f"--{option} {value}", wanted=f"{least} to {most}", todo="change it")

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -86,17 +87,18 @@ def print_plan(plan: Plan, workers: int) -> None:
 
 def print_oddities(plan: Plan) -> None:
     """The rules that the annotations of the dataset were read by, and what of them no clip holds."""
-    console = Console()
+    console = Console(markup=False, highlight=False)  # names are the user's
     short, tubes = plan.short_tubes()
     if short:
         console.print(
             f"{short:,} of {tubes:,} tubes are shorter than a clip of K = {plan.settings.K} frames: no clip holds them"
         )
-    if not len(plan.clips.video):
-        console.print("[bold red]warning[/]: there is no clip to train on")
+    of_train = np.flatnonzero(plan.videos["split"].to_numpy(zero_copy_only=False) == "train")
+    if len(of_train) and not np.isin(plan.clips.video, of_train).any():
+        console.print("warning: no clip to train on: no tube of a training video is as long as a clip")
     for oddity in plan.annotations.oddities:
-        console.print(f"rule [bold]{oddity.rule}[/] applied {oddity.count:,} times: {oddity.meaning}")
-        console.print(f"  first: {', '.join(oddity.examples)}", highlight=False)
+        console.print(f"rule {oddity.rule} applied {oddity.count:,} times in the annotations: {oddity.meaning}")
+        console.print(f"  first: {', '.join(oddity.examples)}")
 
 
 @contextmanager
@@ -181,7 +183,7 @@ def print_store(described: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table, per_class)
     for rule, videos in described["rules"].items():
-        console.print(f"rule [bold]{rule}[/] applied to {len(videos)} videos: {_some(videos)}", highlight=False)
+        console.print(f"rule {rule} applied to {len(videos)} videos: {_some(videos)}", markup=False, highlight=False)
     console.print("unfinished shards: " + (", ".join(described["unfinished"]) or "none"), highlight=False)
     wrong = described["health"]
     console.print("health: " + ("; ".join(wrong) or "sizes and small files are right (verify --deep reads every byte)"))

@@ -16,6 +16,8 @@ from pipeline.summary import reading_progress
 from pipeline.verify import Finding, repair, verify
 from pipeline.verify_remote import repair_remote, verify_remote
 
+SHALLOW = " (sizes and small files; --deep reads every byte)"
+
 
 def verify_place(
     place: str,
@@ -78,7 +80,7 @@ def _verify(
         findings = find()
     if findings and all(finding.planned for finding in findings):
         raise InputError(
-            f"the store at {place} is not finished", found="nothing wrong in what is there",
+            f"the store at {place} is not finished", found="nothing wrong in what is there" + ("" if deep else SHALLOW),
             todo="run its build again: it goes on from there",
         )  # fmt: skip
     if findings:
@@ -86,4 +88,4 @@ def _verify(
             f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none",
             todo=f"run verify with --repair and {source}" if mend is None else "build it again in another place",
         )  # fmt: skip
-    click.echo(f"nothing wrong at {place}" + ("" if deep else " (sizes and small files; --deep reads every byte)"))
+    click.echo(f"nothing wrong at {place}" + ("" if deep else SHALLOW))

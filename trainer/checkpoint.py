@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pickle
+import re
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ def load_model(path: Path) -> tuple[ActNet, CheckpointMeta]:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run that reads whole; damaged ones are named on stderr and passed over."""
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    for step in reversed(steps_saved(folder)):
+        path = checkpoint_path(folder, step)
         try:
             read_checkpoint(path)
         except InputError as error:
@@ -156,7 +158,8 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def steps_saved(folder: Path) -> list[int]:
     """Of which steps there are checkpoints, ascending; `best.pt` is not among them."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
+    names = (re.fullmatch(r"step-(\d{8,})\.pt", path.name) for path in folder.glob("step-*.pt"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def link_last(path: Path) -> None:
@@ -170,5 +173,5 @@ def link_last(path: Path) -> None:
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Removes all but the newest `keep`, and what a killed process left half-written; `best.pt` is not among them."""
     remove_unfinished(folder)
-    for path in sorted(folder.glob("step-*.pt"))[:-keep]:
-        path.unlink()
+    for step in steps_saved(folder)[:-keep]:
+        checkpoint_path(folder, step).unlink()

@@ -76,14 +76,14 @@ class Config:
         counts = ("batch", "iterations", "accumulate", "log_every", "save_every", "keep")
         fits = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
             "width": (0 < self.width <= 1, "above 0, up to 1"),
-            "base_lr": (0 < self.base_lr < math.inf, "above 0"),
+            "base_lr": (0 < self.base_lr < math.inf, "above 0, finite"),
             "milestones": (min(self.milestones, default=1) >= 1, "steps from 1 on"),
             "ema": (0 <= self.ema < 1, "from 0 to below 1"),
             "momentum": (0 <= self.momentum < 1, "from 0 to below 1"),
             "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
         }
         for name in ("warmup", "workers", "eval_every", "shared_rate", "weight_decay", "clip_norm"):
-            fits[name] = (0 <= getattr(self, name) < math.inf, "0 or more")
+            fits[name] = (0 <= getattr(self, name) < math.inf, "0 or more, finite")
         for name, (fit, wanted) in fits.items():
             if not fit:
                 value = getattr(self, name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from data_manifests.errors import quickly_interrupted, run_command_line
+from data_manifests.finite import FiniteRange
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 SHOWN = 10
@@ -21,12 +22,19 @@ SHOWN = 10
 @click.argument("videos", nargs=-1, required=True)
 @click.option("--out", default="out/detect", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option(
-    "--least-score", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Weaker tubes are not shown."
+    "--least-score", type=FiniteRange(0, 1), default=0.2, show_default=True, help="Weaker tubes are not shown."
 )
 @click.option(
     "--frames",
     type=click.IntRange(min=1),
     help="Only the first so many frames; a camera is recorded until Ctrl-C otherwise.",
+)
+@click.option(
+    "--damaged",
+    type=click.Choice(["refuse", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="Videos that do not decode to their end: keep the frames before the damage.",
 )
 @click.option("--quiet", is_flag=True, help="Print nothing: the tubes are in the JSON files.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -39,6 +47,7 @@ def cli(
     out: Path,
     least_score: float,
     frames: int | None,
+    damaged: str,
     quiet: bool,
     device: str,
     amp: bool,
@@ -58,7 +67,9 @@ def cli(
         from trainer.detection.show import check_sources, detect
         from trainer.distributed import device_of
 
-    check_sources(videos, out)
+    keep = damaged == "keep"
+    for warning in check_sources(videos, out, keep=keep):
+        print(f"warning: {warning}", file=sys.stderr)
     where = device_of(device)
     model, meta = load_model(checkpoint)
     priors = torch.from_numpy(make_priors(meta.priors))
@@ -66,7 +77,9 @@ def cli(
     shortest = max(meta.K, ACT_LINKS.least_frames)
     with redirect_stdout(None if quiet else sys.stdout):
         for source in videos:
-            found = detect(detector, meta.classes, source, out, least_score=least_score, frames=frames, quiet=quiet)
+            found = detect(
+                detector, meta.classes, source, out, least_score=least_score, frames=frames, keep=keep, quiet=quiet
+            )
             speed, rate = found["frames_per_second"], Fraction(found["rate"]).limit_denominator(1001)
             print(
                 f"{source}: {found['frames']} frames, {len(found['tubes'])} tubes, {speed:.1f} frames/s "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -109,8 +109,6 @@ def cli(
         from trainer.metrics.protocol import Protocol
         from trainer.pictures import draw_pictures
 
-    if json_file is not None:
-        _check_writable(json_file)
     ranks = join(device, "gloo")
     try:
         place = place_of(store, cache, cache_gb)
@@ -118,6 +116,8 @@ def cli(
             opened, split = open_store(place, split)
             model, meta = load_model(checkpoint)
             _check_classes(meta, checkpoint, opened, place)
+            if json_file is not None and ranks.first:
+                _check_writable(json_file)
             model.to(ranks.device).eval()
             protocol = Protocol(ap_rule=ap_rule, frames=frames)
             origin = Origin.of(model, opened.content_digest, protocol)
@@ -169,8 +169,8 @@ def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"--json {path} is a folder", wanted="a file", todo="name one in it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"--json {path} cannot be written", found="no permission", todo="choose another place")
+    with TemporaryFile(dir=path.parent):
+        pass
 
 
 def main() -> None:

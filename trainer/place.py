@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from data_manifests.errors import InputError
+from data_manifests.finite import FiniteRange
 from data_manifests.place import is_url
 
 
@@ -37,7 +38,7 @@ def cache_options(command: Any) -> Any:
     """The options of a command that reads stores: `cache` and `cache_gb`, for `place_of`."""
     command = click.option(
         "--cache-gb",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=100.0,
         show_default=True,
         help="Its size; unused stores make way.",

@@ -20,15 +20,17 @@ class _Format(NamedTuple):
         read: a file, or a folder of files, to raw videos.
         counts_frames: the files say how many frames each video has; those of the others only where annotations end.
         folders: a folder of files may be read too.
+        counted_from: the number of a video's first frame in such a file.
     """
 
     read: Callable[[Path, Card, OddityCounter], list[RawVideo]]
     counts_frames: bool = False
     folders: bool = False
+    counted_from: Callable[[Path, Card], int] = lambda _, card: card.first_frame
 
 
 _FORMATS = {
-    "ucf101": _Format(ucf101.read, counts_frames=True),
+    "ucf101": _Format(ucf101.read, counts_frames=True, counted_from=ucf101.counted_from),
     "csv": _Format(csv_boxes.read),
     "cvat": _Format(cvat.read, folders=True),
     "coco": _Format(coco.read),
@@ -67,7 +69,7 @@ def read_annotations(card: Card, root: Path) -> Annotations:
     if card.test_lists:
         test_list = _first_there(card.test_lists, root, "list of test videos", card)
         test_ids = set(read_ids(test_list, {video.video_id for video in videos}))
-    return make_tables(videos, card, test_ids, path.name, oddities)
+    return make_tables(videos, card, test_ids, path.name, oddities, form.counted_from(path, card))
 
 
 def read_ids(path: Path, known: set[str]) -> list[str]:

@@ -51,6 +51,8 @@ class Annotations:
     oddities: tuple[Oddity, ...]
     called: Mapping[tuple[str, int], str]
     """What the file calls a tube, by its video and its index there."""
+    counted_from: int
+    """The number of a video's first frame in the file."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,18 @@ def safe_video_id(video_id: str, source: str) -> str:
 
 
 def make_tables(
-    raw: Iterable[RawVideo], card: Card, test_ids: set[str], source: str, oddities: OddityCounter
+    raw: Iterable[RawVideo],
+    card: Card,
+    test_ids: set[str],
+    source: str,
+    oddities: OddityCounter,
+    counted_from: int,
 ) -> Annotations:
     """Tables from raw videos, sorted by video id.
+
+    Args:
+        source: the file's name, for messages.
+        counted_from: the number of a video's first frame in it, for messages.
 
     Raises:
         InputError: a box is empty or not finite, a tube has no frames or is not in pixels, naming video, tube and frame.
@@ -132,7 +143,7 @@ def make_tables(
         names = [tube.called or f"tube {index}" for index, tube in enumerate(video.tubes)]
         called |= {(video.video_id, index): name for index, name in enumerate(names)}
         tubes = [
-            _repair(video, name, tube, size, source, oddities, card.first_frame)
+            _repair(video, name, tube, size, source, oddities, counted_from)
             for name, tube in zip(names, video.tubes, strict=True)
         ]
         for index, tube in enumerate(tubes):
@@ -158,7 +169,7 @@ def make_tables(
         box_column([tube.boxes for _, _, tube in tube_rows]),
     ]
     tables = pa.Table.from_pylist(video_rows, VIDEOS), pa.Table.from_arrays(columns, schema=TUBES)
-    return Annotations(*tables, oddities.rows(), called)
+    return Annotations(*tables, oddities.rows(), called, counted_from)
 
 
 def _repair(

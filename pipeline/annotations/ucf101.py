@@ -38,7 +38,7 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                 if len(boxes) != last - first:
                     raise InputError(
                         f"{path.name}: {where} has another number of boxes than of frames",
-                        found=f"{len(boxes)} boxes for frames {first} to {last}",
+                        found=f"{len(boxes)} boxes for {last - first} frames",
                         todo="mend or remove that tube",
                     )
                 raw_tubes.append(RawTube(label, first, _corners(boxes, where, oddities)))
@@ -51,6 +51,11 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
             todo="fetch the annotation file again from its source",
         ) from error
     return videos
+
+
+def counted_from(path: Path, _: Card) -> int:
+    """The number of a video's first frame in the file."""
+    return int(path.suffix == ".mat")
 
 
 Row = tuple[str, int, list[tuple[int, int, int, np.ndarray]]]

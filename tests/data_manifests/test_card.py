@@ -84,8 +84,11 @@ WRONG = {
     r"annotations\.first_frame must be a whole number, found True": ("first_frame = 1", "first_frame = true"),
     r"unknown splits\.split": ("[splits]", "[splits]\nsplit = 2"),
     r"annotations must be a table": ("[annotations]", "annotations = 3\n[splits.x]"),
-    r'Run looks like Jump [\s\S]* the line Jump = "Run" too': ("[videos]", '[mirror]\nRun = "Jump"\n[videos]'),
-    r'Jump looks like Run [\s\S]* the line Run = "Jump" too': (
+    r'Run looks like Jump [\s\S]* let \[mirror\] say "Jump" = "Run" too': (
+        "[videos]",
+        '[mirror]\nRun = "Jump"\n[videos]',
+    ),
+    r'Jump looks like Run [\s\S]* say "Run" = "Jump" instead of Run': (
         "[videos]",
         '[mirror]\nJump = "Run"\nRun = "Run"\n[videos]',
     ),

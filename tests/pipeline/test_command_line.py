@@ -67,7 +67,7 @@ def test_a_plan_needs_no_video_and_counts(root: Path, tmp_path: Path, monkeypatc
     assert run(monkeypatch, *given, "--clip-length", 14) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "3 of 3 tubes are shorter than a clip of K = 14 frames: no clip holds them" in out
-    assert "warning: there is no clip to train on" in out
+    assert "warning: no clip to train on" in out
 
 
 def test_a_second_build_has_nothing_to_do(root: Path, store: Path, monkeypatch, capsys) -> None:
@@ -105,7 +105,10 @@ def test_verify_of_a_store_that_is_not_finished_says_so(root: Path, store: Path,
     assert run(monkeypatch, "verify", tmp_path / "store") == 2
     told = capsys.readouterr()
     assert "train-00000: planned, not built" in told.out
-    assert "is not finished\n  found: nothing wrong in what is there\n  do: run its build again" in told.err
+    assert (
+        "is not finished\n  found: nothing wrong in what is there (sizes and small files; --deep reads every byte)\n  do: run its build again"
+        in told.err
+    )
     assert run(monkeypatch, "report", tmp_path / "store", "-o", tmp_path / "page.html") == 0
     assert "1 shards are not built yet" in capsys.readouterr().err
     (tmp_path / "store/shards/test-00000/zarr.json").unlink()

@@ -119,7 +119,7 @@ def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:
 def test_nothing_to_build(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no video of own to build from[\s\S]*none listed in that split"):
         plan_own(tmp_path, test="", split="test")
-    with pytest.raises(InputError, match=r"no video of own to build from"):
+    with pytest.raises(InputError, match=r"boxes\.csv has no box"):
         plan_own(tmp_path, test="", rows="")
 
 

@@ -5,6 +5,7 @@ import struct
 import sys
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_files_that_are_not_of_a_detection_are_not_overwritten(checkpoint, tmp_p
     out.mkdir()
     mine.write_bytes(b"mine")
     given = ("--checkpoint", checkpoint, video, "--out", out, "--device", "cpu")
-    with pytest.raises(InputError, match=r"clip\.mp4 would be overwritten\n  found: a file that is not"):
+    with pytest.raises(InputError, match=r"clip\.mp4 would be overwritten\n  found: no clip.json"):
         _detect(monkeypatch, *given)
     (out / "clip.json").write_text('{"shapes": []}')
     with pytest.raises(InputError, match=r"clip\.json would be overwritten"):
@@ -151,24 +152,50 @@ def test_a_source_that_is_wrong_is_told_before_the_first_is_looked_at(checkpoint
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("names", "odd", "told"),
-    [
-        (("1", "2", "4"), None, "no image 3"),
-        (("1", "2", "02"), None, "two images have number 2"),
-        (
-            ("7", "8", "9"),
-            "9",
-            r"9\.png has another size than the images before it\n  found: 40 x 32\n  wanted: 80 x 63",
-        ),
-    ],
-)
-def test_a_folder_that_lacks_an_image_or_mixes_videos_is_refused(names, odd, told, tmp_path):
-    for name in names:
-        size = (32, 40) if name == odd else (63, 80)
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((*size, 3), np.uint8))
-    with pytest.raises(InputError, match=told):
-        list(open_footage(str(tmp_path))[1]())
+def test_a_folder_that_mixes_videos_is_refused_and_gaps_are_told(checkpoint, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for name in ("take2_005", "take2_010", "take2_015"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.zeros((63, 80, 3), np.uint8))
+    given = ("--checkpoint", checkpoint, folder, "--out", tmp_path / "out", "--device", "cpu")
+    _detect(monkeypatch, *given)
+    assert f"warning: the numbers of the images in {folder} have 2 gaps" in capsys.readouterr().err
+    cv2.imwrite(str(folder / "take2_016.png"), np.zeros((32, 40, 3), np.uint8))
+    with pytest.raises(InputError, match=r"016\.png has another size[^\n]*\n  found: 40 x 32\n  wanted: 80 x 63"):
+        _detect(monkeypatch, *given)
+
+
+def test_of_a_damaged_video_the_frames_before_the_damage_can_be_kept(checkpoint, tmp_path, monkeypatch):
+    cut, spoiled = tmp_path / "cut.avi", tmp_path / "spoiled.ts"
+    for path, codec in ((cut, "mjpeg"), (spoiled, "libx264")):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = 80, 64, "yuvj420p" if path == cut else "yuv420p"
+            noise = np.random.default_rng(0)
+            for pixels in _frames(30, 64):
+                noisy = pixels + noise.integers(0, 40, pixels.shape, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
+            container.mux(stream.encode(None))
+        content = path.read_bytes()
+        middle = len(content) // 2 // 188 * 188
+        hole = content[:middle] + content[middle + 3 * 188 :]
+        path.write_bytes(hole if path == spoiled else content[: len(content) * 4 // 5])
+    given = ("--checkpoint", checkpoint, "--out", tmp_path / "out", "--device", "cpu")
+    with pytest.raises(InputError, match=r"cut\.avi is cut off[\s\S]*--damaged keep"):
+        _detect(monkeypatch, *given, cut)
+    with pytest.raises(InputError, match=r"spoiled\.ts is damaged at frame \d+[\s\S]*--damaged keep"):
+        _detect(monkeypatch, *given, spoiled)
+    _detect(monkeypatch, *given, cut, spoiled, "--damaged", "keep")
+    for name in ("cut", "spoiled"):
+        assert 5 < json.loads((tmp_path / "out" / f"{name}.json").read_text())["frames"] < 30
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_first_frame(checkpoint, tmp_path, monkeypatch):
+    video = tmp_path / "clip.mp4"
+    write_video(video, iter(_frames(3)), Fraction(10))
+    monkeypatch.setattr("trainer.detection.show.find_tubes", lambda *_, **__: pytest.fail("it looked"))
+    with pytest.raises(FileExistsError):
+        _detect(monkeypatch, "--checkpoint", checkpoint, video, "--out", video, "--device", "cpu")
 
 
 def test_the_folder_one_stands_in_gives_files_of_its_name(checkpoint, tmp_path, monkeypatch, capsys):
@@ -184,7 +211,13 @@ def test_the_folder_one_stands_in_gives_files_of_its_name(checkpoint, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("option", "told"), [(("--frames", 0), "x>=1"), (("--frames", -3), "x>=1"), (("--least-score", -1), "0<=x<=1")]
+    ("option", "told"),
+    [
+        (("--frames", 0), "x>=1"),
+        (("--frames", -3), "x>=1"),
+        (("--least-score", -1), "0<=x<=1"),
+        (("--least-score", "nan"), "nan is not a finite number"),
+    ],
 )
 def test_numbers_out_of_range(option, told, checkpoint, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,39 +14,65 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data_manifests.containers import CONTAINERS, missing_bytes
+from data_manifests.containers import missing_bytes
 from data_manifests.errors import InputError
-from data_manifests.image_folder import images_in
 
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 DEFAULT_RATE = Fraction(25)
+MEND = "get the file again, or keep the frames before the damage with --damaged keep"
 
 
-def open_footage(source: str) -> tuple[Fraction, Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]]:
+def open_footage(
+    source: str, *, keep: bool = False
+) -> tuple[Fraction, Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]]:
     """Frames a second, and a function that reads the RGB frames from the start, each time it is called.
 
     Args:
-        source: a video file, a folder of images (numbered without a gap), or a camera's index.
+        source: a video file, a folder of images (ordered by the numbers in their names), or a camera's index.
+        keep: of a damaged video, the frames before the damage.
 
     Raises:
-        InputError: there is no such source, it is not a video or cut off, or an image is missing; while it is read,
-            that it is damaged.
+        InputError: there is no such source, it is not a video or cut off; while it is read, that it is damaged.
     """
     path = Path(source)
     if path.is_dir():
-        images = images_in(path)
-        return DEFAULT_RATE, lambda: _images(images)
+        images = _images_in(path)
+        return DEFAULT_RATE, lambda: _read_images(images)
     if path.is_file():
-        if missing := missing_bytes(path):
+        missing = missing_bytes(path)
+        if missing and not keep:
             raise InputError(
                 f"{path} is cut off", found=f"{path.stat().st_size:,} bytes",
-                wanted=f"at least {missing:,} bytes more, by its own container", todo="get the file again",
+                wanted=f"at least {missing:,} bytes more, by its own container", todo=MEND,
             )  # fmt: skip
-        return _file_rate(path), lambda: _of_one_size(_file_frames(path))
+        return _file_rate(path), lambda: _of_one_size(_file_frames(path, keep))
     if source.isdigit():
         return DEFAULT_RATE, lambda: _camera_frames(int(source))
     raise InputError(
         f"{source} is not there", wanted="a video file, a folder of images or a camera's index", todo="check the path"
     )
+
+
+def gaps_of(source: str) -> str:
+    """What is odd about the numbers of a folder's images, in words; "" where nothing is."""
+    if not Path(source).is_dir():
+        return ""
+    last = [re.findall(r"\d+", image.stem)[-1:] for image in _images_in(Path(source))]
+    numbers = [int(digits[0]) for digits in last if digits]
+    gaps = sum(after != before + 1 for before, after in zip(numbers, numbers[1:], strict=False))
+    if not gaps and len(numbers) in (0, len(last)):
+        return ""
+    return f"the numbers of the images in {source} have {gaps} gaps: they are taken for a video's frames as they come"
+
+
+def _images_in(folder: Path) -> list[Path]:
+    images = [image for image in folder.iterdir() if image.suffix.lower() in IMAGES and not image.name.startswith(".")]
+    if not images:
+        raise InputError(
+            f"{folder} holds no images", wanted=f"files that end in {', '.join(IMAGES)}",
+            todo="give a folder of one video's images, or video files",
+        )  # fmt: skip
+    return sorted(images, key=lambda i: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", i.name)])
 
 
 def _of_one_size(frames: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -66,8 +93,7 @@ def _not_a_video(path: Path, error: Exception) -> InputError:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    allowed = {"format_whitelist": f"{CONTAINERS},gif", "protocol_whitelist": "file"}
-    return av.open(str(path), container_options=allowed)
+    return av.open(str(path), container_options={"protocol_whitelist": "file"})  # a playlist names no other machine
 
 
 def _file_rate(path: Path) -> Fraction:
@@ -80,22 +106,31 @@ def _file_rate(path: Path) -> Fraction:
         raise _not_a_video(path, error) from error
 
 
-def _file_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def _file_frames(path: Path, keep: bool) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    number = 0
     try:
         with _open(path) as container:
             container.streams.video[0].thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(video=0)):
+            for frame in container.decode(video=0):
                 if frame.is_corrupt:
-                    raise InputError(f"{path} is damaged at frame {number}", todo="get the file again")
+                    raise _Damaged("the frame is damaged")
                 if frame.rotation % 90:
                     raise _not_a_video(path, ValueError(f"it is rotated by {frame.rotation} degrees"))
                 upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 yield np.ascontiguousarray(upright)
-    except av.FFmpegError as error:
-        raise _not_a_video(path, error) from error
+                number += 1
+    except (av.FFmpegError, _Damaged) as error:
+        if not number:
+            raise _not_a_video(path, error) from error
+        if not keep:
+            raise InputError(f"{path} is damaged at frame {number}", found=str(error), todo=MEND) from error
 
 
-def _images(paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+class _Damaged(Exception):
+    """A frame that FFmpeg flags."""
+
+
+def _read_images(paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     size = None
     for path in paths:
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -131,7 +166,6 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], rate: 
     Returns the number of frames.
     """
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     count = 0
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import cv2
@@ -21,7 +22,7 @@ from rich.progress import track
 from data_manifests.errors import InputError
 from trainer.data.resample import resample
 from trainer.detection.find import ClipTubelets, Detector
-from trainer.detection.footage import open_footage, write_video
+from trainer.detection.footage import gaps_of, open_footage, write_video
 from trainer.detection.link import Tubes, link
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
@@ -133,8 +134,11 @@ def _is_camera(source: str) -> bool:
     return source.isdigit() and not Path(source).exists()
 
 
-def check_sources(sources: Sequence[str], out: Path) -> None:
-    """Opens each source, before the first one takes its time.
+def check_sources(sources: Sequence[str], out: Path, *, keep: bool) -> list[str]:
+    """Opens each source and makes `out`, before the first one takes its time. Returns what is odd about them, in words.
+
+    Args:
+        keep: as `open_footage`.
 
     Raises:
         InputError: one is not there or cannot be read, two sources' files would have one name, or a file that is
@@ -142,7 +146,9 @@ def check_sources(sources: Sequence[str], out: Path) -> None:
     """
     named: dict[str, str] = {}
     for source in sources:
-        open_footage(source)
+        _, read = open_footage(source, keep=keep)
+        if _is_camera(source):
+            next(read(), None)
         name = name_of(source)
         other = named.setdefault(name, source)
         if other != source:
@@ -154,9 +160,14 @@ def check_sources(sources: Sequence[str], out: Path) -> None:
             itself = path.exists() and path.resolve() == Path(source).resolve()
             if itself or (path.exists() and not _is_ours(out / f"{name}.json")):
                 raise InputError(
-                    f"{path} would be overwritten", found="a file that is not of an earlier detection",
+                    f"{path} would be overwritten",
+                    found="the video itself" if itself else f"no {name}.json of an earlier detection beside it",
                     todo="give another --out, or move it away",
-                )  # fmt: skip
+                )
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):  # that it can be written to
+        pass
+    return [oddity for source in sources if (oddity := gaps_of(source))]
 
 
 def _is_ours(described: Path) -> bool:
@@ -175,6 +186,7 @@ def detect(
     *,
     least_score: float,
     frames: int | None,
+    keep: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Writes `out/NAME.json` and `out/NAME.mp4` for one source; returns the JSON's content and the speed.
@@ -182,7 +194,7 @@ def detect(
     On a terminal, unless `quiet`, a bar tells how many frames are done. A camera is recorded to the mp4 first, and then read like a file.
     """
     name = name_of(source)
-    rate, read = open_footage(source)
+    rate, read = open_footage(source, keep=keep)
     picture = out / f"{name}.mp4"
     if _is_camera(source):
         write_video(picture, _until(read(), frames), rate)
