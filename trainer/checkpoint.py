@@ -38,6 +38,7 @@ class CheckpointMeta:
         unlogged: readings since the last line of the log.
         best: the best validation figure so far.
         clips: of the split that it was trained on; 0: not recorded.
+        unscored: its validation is still to come.
     """
 
     step: int
@@ -52,6 +53,7 @@ class CheckpointMeta:
     fc6_dilation: str = "6"
     unlogged: tuple[tuple[float, ...], ...] = ()
     clips: int = 0
+    unscored: bool = False
 
 
 def save_checkpoint(

@@ -46,8 +46,8 @@ class Ranks:
             for value in values:
                 dist.broadcast(value, src=0)
 
-    def agree(self, what: str, value: int) -> bool:
-        """Whether it is the same on all ranks; asked once of each `what`.
+    def agree(self, what: str, value: object) -> bool:
+        """Whether it reads the same on all ranks; asked once of each `what`.
 
         Waits for them as long as they take, as no collective does: a rank may have hours of a store to fetch before.
         """

@@ -60,8 +60,8 @@ class Job:
 class Prepared(NamedTuple):
     """A run about to take step `start`.
 
-    `batches` are this rank's, from that step on; `best` is the best validation figure so far; only the first rank has
-    a log.
+    `batches` are this rank's, from that step on; `best` is the best validation figure so far; `unscored` says that the
+    checkpoint gone on from is still to be validated; only the first rank has a log.
     """
 
     store: Store
@@ -70,6 +70,7 @@ class Prepared(NamedTuple):
     batches: Iterator[Batch]
     start: int
     best: float | None
+    unscored: bool
     log: Log | None
 
 
@@ -84,7 +85,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         keep_freed_memory()
     store = open_place(job.store, job.split)
     newest = _newest(job)
-    validated = _look_at_val_store(job, store)
+    validated = _open_val_store(job, store)
+    _check_alike(ranks, store, validated, config)
     model = ActNet(
         store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
     )
@@ -98,7 +100,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(model, config.ema) if config.ema else None
     optimiser = make_optimiser(parameter_groups(model, config), config)
-    start, best = 0, None
+    start, best, unscored = 0, None, False
     if job.resume and newest is None and ranks.first:
         print(f"nothing to resume: no checkpoint in {job.checkpoints}", flush=True)
     unlogged: list[Reading] = []
@@ -112,6 +114,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         if ranks.first and (changed := _changed(of, config)):
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
+        unscored = of.unscored and validated is not None
     if not ranks.agree("start", start):
         raise InputError(
             "the processes found different checkpoints to go on from",
@@ -119,7 +122,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             wanted="an --out that all machines see",
             todo="give one on a file system that they share",
         )
-    if ranks.first and start >= config.iterations:
+    if ranks.first and start >= config.iterations and not unscored:
         print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
     log = None
     if ranks.first and newest is not None:
@@ -137,8 +140,10 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             f"steps {start} to {config.iterations}",
             flush=True,
         )
-        if validated:
-            print(f"validating on {validated}", flush=True)
+        if validated is not None:
+            videos = validated.videos
+            split = ", ".join(sorted(set(videos["split"].to_pylist())))
+            print(f"validating on {videos.num_rows} {split} videos of {job.val_store}", flush=True)
     network: Any = model
     if ranks.count > 1:
         network = _parallel(model, config)
@@ -158,7 +163,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         workers=config.workers,
         pin=ranks.device.type == "cuda",
     )
-    return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, log)
+    return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, unscored, log)
 
 
 def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:
@@ -197,13 +202,20 @@ def _newest(job: Job) -> Path | None:
             found=f"{', '.join(path.name for path in saved)}, all damaged",
             todo="put a good copy of one there, or start anew with another --out",
         )
+    diverged = sorted(path.name for path in job.checkpoints.glob("diverged-*.pt"))
+    if diverged and job.resume and newest is None:
+        raise InputError(
+            f"all checkpoints in {job.checkpoints} are of a run that diverged",
+            found=", ".join(diverged),
+            todo="start anew, without --resume, with a smaller --base-lr or with --clip-norm",
+        )
     return newest
 
 
-def _look_at_val_store(job: Job, store: Store) -> str:
-    """What the run is validated on, in words; a store that cannot be scored on is told now, not after hours."""
+def _open_val_store(job: Job, store: Store) -> Store | None:
+    """What the run is validated on; a store that cannot be scored on is told now, not after hours."""
     if job.val_store is None or job.profile:
-        return ""
+        return None
     from trainer.evaluation import open_store  # not every run validates
 
     validated, split = open_store(job.val_store, None)
@@ -225,7 +237,24 @@ def _look_at_val_store(job: Job, store: Store) -> str:
             found=f"{validated.videos.num_rows} {split} videos without a tube",
             todo="give a store with tubes",
         )
-    return f"{validated.videos.num_rows} {split} videos of {job.val_store}"
+    return validated
+
+
+def _check_alike(ranks: Ranks, store: Store, validated: Store | None, config: Config) -> None:
+    """Raises InputError if the processes would train on different stores, or compute in different precisions."""
+    digests = store.content_digest, validated.content_digest if validated is not None else "none"
+    for what, value, todo in (
+        ("store", digests[0], "give one that all machines see, or copy it to each once more"),
+        ("validation store", digests[1], "give one that all machines see, or copy it to each once more"),
+        ("precision", "bfloat16" if config.amp else "float32", "say --amp or --no-amp: not all machines have bfloat16"),
+    ):
+        if not ranks.agree(what, value):
+            raise InputError(
+                f"the processes have not the same {what}",
+                found=f"{value[:12]} in process {ranks.rank}",
+                wanted="the same in all of them",
+                todo=todo,
+            )
 
 
 def _changed(of: CheckpointMeta, config: Config) -> str:

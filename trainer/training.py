@@ -53,7 +53,19 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
             log.read(readings)
         return any(reading.stop for reading in readings)
 
+    def validate(done: int) -> None:
+        """Scores the checkpoint of `done` steps, which waits for it, and saves it again with what came out."""
+        nonlocal best
+        figure = _validate(average.model if average else learner.model, job, ranks, log, done)
+        better = best is None or figure > best
+        best = figure if better else best
+        if log is not None:
+            _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
+
+    lag = LAG if ranks.device.type == "cuda" else 0  # a CPU waits for nothing
     with stop:
+        if run.unscored:
+            validate(run.start)
         for step in range(run.start, config.iterations):
             set_rate(learner.optimiser, rate_at(config, step))
             parts = [next(run.batches) for _ in range(config.accumulate)]
@@ -61,20 +73,17 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
             if average is not None:
                 average.update(learner.model, step)
             watch.push(step, values, tuple(clip for part in parts for clip in part.clips))
-            stopped = read(LAG)
+            stopped = read(lag)
             done = step + 1
             last = stopped or done == config.iterations
             scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
-            better = False
             if scored or last or done % config.save_every == 0:
                 stopped = read(0) or stopped
-                if scored:
-                    figure = _validate(average.model if average else learner.model, job, ranks, log, done)
-                    better = best is None or figure > best
-                    best = figure if better else best
                 _check_finite(learner.model, step, job.checkpoints, ranks)
-                if log is not None:
-                    _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
+                if log is not None:  # before the validation, which takes its time
+                    _save(run, job.checkpoints, config, done, best, list(log.gathered), unscored=scored)
+                if scored and not stopped:
+                    validate(done)
             if stopped:
                 if ranks.first:
                     print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
@@ -144,14 +153,18 @@ def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int)
 def _check_finite(model: ActNet, step: int, checkpoints: Path, ranks: Ranks) -> None:
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         error = Diverged(step, f"weights are not finite after step {step}", "a loss that was")
-        raise _stopped_by(error, checkpoints, ranks)
+        raise _stopped_by(error, checkpoints, ranks, blamed=False)
 
 
-def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
-    """The message that ends a diverged run. The checkpoint whose weights gave the bad loss is set aside."""
+def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks, *, blamed: bool = True) -> InputError:
+    """The message that ends a diverged run.
+
+    Args:
+        blamed: the loss was bad: the checkpoint whose weights gave it is set aside.
+    """
     aside = checkpoint_path(checkpoints, error.step)
-    good = [step for step in steps_saved(checkpoints) if step < error.step]
-    if ranks.first and aside.exists():
+    good = [step for step in steps_saved(checkpoints) if step < error.step + (not blamed)]
+    if blamed and ranks.first and aside.exists():
         aside.rename(aside.with_name(f"diverged-{aside.name}"))
         if good:
             link_last(checkpoint_path(checkpoints, good[-1]))
@@ -160,17 +173,25 @@ def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks) -> InputError:
 
 
 def _save(
-    run: Prepared, folder: Path, config: Config, done: int, best: float | None, unlogged: list, *, as_best: bool
+    run: Prepared,
+    folder: Path,
+    config: Config,
+    done: int,
+    best: float | None,
+    unlogged: list,
+    *,
+    as_best: bool = False,
+    unscored: bool = False,
 ) -> None:
     """The checkpoint after `done` steps, and before it one that no later step replaces if it is the best.
 
-    A run that is killed between the two goes on from an older one, and comes to the best again.
+    A run that is killed between the two finds the former unscored, and comes to the best again.
     """
     meta, (_, model, optimiser) = run.store.meta, run.learner
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
-        run.store.clips,
+        run.store.clips, unscored,
     )  # fmt: skip
     path = checkpoint_path(folder, done)
     for name in [folder / "best.pt", path] if as_best else [path]:

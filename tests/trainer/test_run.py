@@ -110,7 +110,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
     return arrange
 
 
-def _raise(_: object) -> None:
+def _raise(*_: object) -> None:
     raise _Stopped
 
 
@@ -243,6 +243,57 @@ def test_a_run_killed_between_its_newest_and_its_best_checkpoint_loses_neither(
     monkeypatch.setattr("trainer.training.save_checkpoint", save_checkpoint)
     _train(tiny_store, tmp_path, resume=True, **changed)
     assert read_checkpoint(tmp_path / "checkpoints/best.pt")[1].best == 0.5
+
+
+def test_a_run_killed_while_it_validates_has_saved_and_validates_when_it_goes_on(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    changed = {"iterations": 2, "save_every": 5, "val_store": tiny_store}
+    with monkeypatch.context() as killed:
+        killed.setattr("trainer.training._validate", _raise)
+        with pytest.raises(_Stopped):
+            _train(tiny_store, tmp_path, **changed)
+    assert read_checkpoint(tmp_path / "checkpoints/last.pt")[1].unscored
+    _train(tiny_store, tmp_path, resume=True, **changed)
+    assert [line["step"] for line in logged(tmp_path) if "val_frame_map" in line] == [2]
+    for name in ("best", "last"):
+        meta = read_checkpoint(tmp_path / f"checkpoints/{name}.pt")[1]
+        assert (meta.step, meta.unscored) == (2, False)
+        assert meta.best is not None
+
+
+def test_a_rate_that_is_too_high_on_resuming_costs_no_checkpoint(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=2, save_every=1, keep=1)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"weights are not finite after step 2[\s\S]*go on from .*step-00000002\.pt"
+        ):
+            _train(tiny_store, tmp_path, resume=True, iterations=4, save_every=1, keep=1, base_lr=1e38)
+    assert steps_saved(tmp_path / "checkpoints") == [2]
+    _train(tiny_store, tmp_path, resume=True, iterations=4, save_every=1, keep=1)
+    assert steps_saved(tmp_path / "checkpoints") == [4]
+
+
+def test_resuming_where_only_diverged_checkpoints_are_is_refused(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=2, save_every=1, keep=1)
+    saved = tmp_path / "checkpoints/step-00000002.pt"
+    saved.rename(saved.with_name("diverged-step-00000002.pt"))
+    with pytest.raises(InputError, match=r"of a run that diverged\n  found: diverged-step-00000002\.pt"):
+        _train(tiny_store, tmp_path, resume=True, iterations=4)
+
+
+def test_weights_that_diverge_at_a_validation_are_told_by_their_step(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights are not finite after step 0[\s\S]*a smaller --base-lr"):
+        _train(tiny_store, tmp_path, base_lr=1e38, eval_every=1, val_store=tiny_store)
+
+
+@pytest.mark.parametrize("what", ["store", "validation store", "precision"])
+def test_processes_that_would_train_otherwise_are_refused(
+    what: str, tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Ranks, "agree", lambda self, asked, value: asked != what)
+    with pytest.raises(InputError, match=f"the processes have not the same {what}\n  found: .* in process 0"):
+        _train(tiny_store, tmp_path, val_store=tiny_store)
 
 
 def test_a_run_killed_before_it_linked_its_last_checkpoint_links_it(
