@@ -215,16 +215,20 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
 
 
 def copy_is_ahead(manifest: Manifest, store: Path) -> bool:
-    """Whether the copy records more than the manifest: then somebody put an old manifest back."""
+    """Whether the copy records something built that the manifest does not: then somebody put an old manifest back.
+
+    What is planned only may differ: a build that was killed between the two may just have planned anew.
+    """
     try:
         copy = load_manifest(store, MANIFEST_COPY)
     except InputError:
         return False
 
-    def recorded(of: Manifest) -> tuple[int, int, int]:
-        return len(of.shards), len(of.shards) - len(of.unfinished), len(of.files)
+    def built(of: Manifest) -> set[str]:
+        return of.shards.keys() - set(of.unfinished)
 
-    return recorded(copy) > recorded(manifest)
+    tables = copy.shards == manifest.shards and len(copy.files) > len(manifest.files)
+    return tables or not built(copy) <= built(manifest)
 
 
 def _shard(raw: dict[str, Any]) -> ShardRecord:

@@ -14,7 +14,9 @@ import google_crc32c
 import numpy as np
 from jaxtyping import Shaped
 
+from data_manifests.errors import InputError
 from data_manifests.layout import ARRAYS, CHUNK_BYTES, data_file, row_shape
+from data_manifests.manifest import Files
 
 
 class RowStream:
@@ -30,10 +32,10 @@ class RowStream:
         row_bytes = self._type.itemsize * int(np.prod(self._row))
         self._chunk_rows = max(1, CHUNK_BYTES // row_bytes)
         self._chunk_bytes = self._chunk_rows * row_bytes
-        self._size = 0
-        path = data_file(shard / name, 1 + len(self._row))
-        path.parent.mkdir(parents=True)
-        self._file = open(path, "wb")  # noqa: SIM115  (closed by close or __exit__)
+        self._size = self._crc32c = 0
+        self._path = data_file(shard / name, 1 + len(self._row))
+        self._path.parent.mkdir(parents=True)
+        self._file = open(self._path, "wb")  # noqa: SIM115  (closed by close or __exit__)
 
     def append(self, rows: Shaped[np.ndarray, "..."]) -> None:
         """Adds rows at the end.
@@ -50,20 +52,34 @@ class RowStream:
         self._write(piece, len(piece))
 
     def _write(self, piece: bytes | memoryview, rows: int) -> None:
-        self._file.write(piece)
+        self._put(bytes(piece))
         self._size += len(piece)
         self.rows += rows
+
+    def _put(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._crc32c = google_crc32c.extend(self._crc32c, piece)
 
     def close(self) -> None:
         """Pads the last chunk, writes zarr's index and the array's metadata."""
         chunks = max(1, -(-self._size // self._chunk_bytes))
-        self._file.write(bytes(chunks * self._chunk_bytes - self._size))
+        self._put(bytes(chunks * self._chunk_bytes - self._size))
         places = np.arange(chunks, dtype="<u8") * self._chunk_bytes
         index = np.stack([places, np.full(chunks, self._chunk_bytes, "<u8")], 1).tobytes()
-        self._file.write(index + google_crc32c.value(index).to_bytes(4, "little"))
+        self._put(index + google_crc32c.value(index).to_bytes(4, "little"))
         self._file.close()
         chunk, shard = [self._chunk_rows, *self._row], [chunks * self._chunk_rows, *self._row]
         _write_metadata(self._shard / self._name, _array([self.rows, *self._row], self._type, chunk, shard))
+
+    def check(self, files: Files) -> None:
+        """Raises InputError if the data file, as it was recorded from the disk, is not what was written."""
+        name = self._path.relative_to(self._shard).as_posix()
+        if files[name].crc32c != self._crc32c:
+            raise InputError(
+                f"{self._path} does not hold what was written to it",
+                found="another checksum, read back just now",
+                todo="run the same command again; if it happens again, test this machine's memory and disk",
+            )
 
     def __enter__(self) -> RowStream:
         return self

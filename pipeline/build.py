@@ -54,6 +54,7 @@ from data_manifests.tables import checked_table
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
 from pipeline.plan import Plan
+from pipeline.reconcile import KEPT
 from pipeline.shards import BUILDING, place_shard
 from pipeline.sparingly import Sparingly
 
@@ -62,8 +63,9 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did, which versions differ between the builds that began and went on with the store, and the videos of
-    the shards built that each rule of `reconcile` was applied to.
+    """What a build did, which versions differ between the builds that began and went on with the store, the videos of
+    the shards built that each rule of `reconcile` was applied to, and those that this build, which refuses damaged ones,
+    found cut at their damage by an earlier one.
     """
 
     shards: int
@@ -74,6 +76,7 @@ class BuildReport:
     left_out: list[str]
     other_versions: list[str]
     rules: dict[str, list[str]]
+    cut: list[str]
 
 
 Progress = Callable[[int, int], None]
@@ -135,9 +138,12 @@ def build(
         if manifest.lacks:
             manifest = replace(manifest, files={**files, **write_tables(manifest, store)})
             save_manifest(manifest, store)
+    built_now = {job.name for job in to_build}
+    built_before = {name: record for name, record in manifest.shards.items() if record.files and name not in built_now}
+    cut = _cut_videos(store, built_before) if decoding.damaged == "refuse" else []
     done = sum(manifest.shards[job.name].frames for job in to_build)
     other, seconds = other_versions(manifest.attributes["versions"]) if to_build else [], time.monotonic() - started
-    return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other, rules)
+    return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other, rules, cut)
 
 
 def present_manifest(store: Path) -> Manifest | None:
@@ -152,11 +158,18 @@ def only_build(store: Path) -> Iterator[None]:
     What is half-built is removed, before and after.
 
     Raises:
-        InputError: another holds it, saying who.
+        InputError: another holds it, saying who; or a part of the store is a link, through which files elsewhere would be
+            written.
     """
+    for part in (LOCK, BUILDING, MANIFEST, MANIFEST_COPY, ROOT, PRIORS, SHARDS, "tables"):
+        if (store / part).is_symlink():
+            raise InputError(
+                f"{store / part} is a link", found=os.readlink(store / part), wanted="a file or folder of the store itself",
+                todo="put the store whole on one disk; the store's own folder may be a link",
+            )  # fmt: skip
     path = store / LOCK
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -178,6 +191,21 @@ def only_build(store: Path) -> Iterator[None]:
         shutil.rmtree(store / BUILDING, ignore_errors=True)
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def is_at_work(store: Path) -> bool:
+    """Whether a build or repair holds the store's lock."""
+    try:
+        descriptor = os.open(store / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def write_root(store: Path, attributes: dict[str, Any], settings: Settings) -> Files:
@@ -279,6 +307,13 @@ def _check_finished(manifest: Manifest, store: Path) -> None:
     for name, record in manifest.shards.items():
         for path in record.files or {}:
             check_file(store / SHARDS / name, path, record.files or {}, deep=False)
+
+
+def _cut_videos(store: Path, shards: dict[str, ShardRecord]) -> list[str]:
+    """The videos of which only the frames before their damage are in these shards."""
+    roots = (check_file(store / SHARDS / name, ROOT, record.files or {}, deep=True) for name, record in shards.items())
+    notes = (json.loads(root.read_bytes())["attributes"]["videos"] for root in roots)
+    return [note["video_id"] for videos in notes for note in videos if KEPT in note["rules"]]
 
 
 def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:

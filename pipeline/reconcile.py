@@ -10,8 +10,9 @@ from jaxtyping import Float32
 from data_manifests.errors import InputError
 from pipeline.annotations.rules import clip_boxes
 
+KEPT = "kept-before-damage"
 RULES = {
-    "kept-before-damage": "the frames before the video's damage are kept, and the tubes cut there (--damaged keep); "
+    KEPT: "the frames before the video's damage are kept, and the tubes cut there (--damaged keep); "
     "should such a file have packed B-frames, which only its full count tells, its boxes lie one frame late",
     "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
     "clipped-boxes": "boxes that reach past the decoded frame are clipped to it",
@@ -72,7 +73,7 @@ def reconcile(
     """
     rules = []
     if decoded.damaged:
-        rules.append("kept-before-damage")
+        rules.append(KEPT)
         tubes = [cut for tube in tubes if len((cut := _before(tube, decoded.frames)).boxes)]
     elif annotated_frames is not None and decoded.frames != annotated_frames:
         if decoded.decoder == "images" or decoded.frames != annotated_frames - 1:

@@ -184,6 +184,9 @@ class _ShardWriter:
         }
         write_groups(self.folder, attributes)
         sync_tree(self.folder)
+        files = file_records(self.folder)
+        for stream in self.streams.values():
+            stream.check(files)
         return ShardRecord(
             self.job.split,
             tuple(video.video_id for video in self.job.videos),
@@ -191,7 +194,7 @@ class _ShardWriter:
             self.streams["frames/crc32c"].rows,
             self.streams["clips/video"].rows,
             self.streams["targets/prior"].rows,
-            file_records(self.folder),
+            files,
         )
 
     def _add_video(self, video: VideoJob, grid: PriorGrid) -> None:

@@ -136,6 +136,9 @@ def print_build(report: BuildReport, store: Path) -> None:
         print("the store was begun with other versions (there / here), which may give other bytes for the same frames:")
         for version in report.other_versions:
             print(f"  {version}")
+    if report.cut:
+        print(f"{len(report.cut):,} videos are in the store up to their damage only (an earlier --damaged keep):")
+        print(f"  {_some(report.cut)}")
     if report.skipped:
         print(f"skipped {len(report.skipped):,} videos that are not there:")
         for video_id in list(report.skipped)[:SHOWN]:

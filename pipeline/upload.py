@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_manifests.errors import InputError
-from data_manifests.layout import SHARDS, TABLES
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, SHARDS, TABLES
 from data_manifests.manifest import Files, Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
 from pipeline.sparingly import Sparingly
@@ -55,6 +55,8 @@ def upload(store: Path, remote: ObjectStore, progress: Progress | None = None) -
         )  # fmt: skip
     theirs = check_same_store(ours, remote)
     if theirs == ours:
+        if remote.read(MANIFEST_COPY) != remote.read(MANIFEST):  # the upload was cut between the two
+            remote.put_manifest(ours)
         return 0
     there = {} if theirs is None else theirs.shards
     lacking = [name for name in sorted(ours.shards) if name not in there or there[name].files is None]

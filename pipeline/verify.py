@@ -31,7 +31,7 @@ from data_manifests.layout import (
 from data_manifests.manifest import Files, Manifest, ShardRecord, copy_is_ahead, load_manifest, save_manifest
 from data_manifests.tables import VIDEOS, read_table
 from pipeline.annotations import read_annotations
-from pipeline.build import LOCK, only_build, write_root, write_tables
+from pipeline.build import LOCK, is_at_work, only_build, write_root, write_tables
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import run_jobs, shard_jobs
 from pipeline.places import find_videos
@@ -95,8 +95,9 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
             if progress is not None:
                 progress(record.size, total)
     findings += unfinished_parts(manifest, "planned, not built: run its build again")
-    findings += _strangers(store, known)
-    return findings
+    known |= {folder + path for folder, files in all_files(best_manifest(store)[0]).items() for path in files}
+    found = _strangers(store, known)  # a build at work may have recorded or placed more since
+    return findings + [f for f in found if not (f.file.startswith(f"{SHARDS}/") and is_at_work(store))]
 
 
 def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manifest, *, deep: bool) -> list[Finding]:
@@ -129,7 +130,8 @@ def repair(
     executor: Executor | None = None,
     decoding: Decoding = STRICT,
 ) -> list[str]:
-    """Mends what `verify` found: puts the manifest's copy back, and builds the damaged shards from their source.
+    """Mends what `verify` found: puts the manifest's copy back, builds the damaged shards from their source, and removes
+    files that no record names, now that no build is at work.
 
     Returns:
         What was mended, a line each.
@@ -142,12 +144,14 @@ def repair(
         if of_manifest:
             save_manifest(manifest, store)
         mended = [f"{finding.file}: written anew" for finding in of_manifest]
-        strange = [finding.file for finding in findings if finding.what == STRANGE]
+        recorded = {folder + path for folder, files in all_files(manifest).items() for path in files}
+        strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
         for name in strange:
-            (store / name).unlink()
+            (store / name).unlink(missing_ok=True)
         mended += [f"{name}: removed" for name in strange]
         settings = Settings.from_json(manifest.attributes["settings"])
-        damaged = sorted({f.shard for f in findings if f.shard in manifest.shards} - set(manifest.unfinished))
+        named = {f.shard for f in findings if f.shard in manifest.shards and not f.planned}
+        damaged = sorted(named - set(manifest.unfinished))
         mended += _repair_shards(store, card, root, manifest, settings, damaged, workers, executor, decoding)
         files = {finding.file for finding in findings if not finding.shard} & set(manifest.files)
         if any(name == ROOT or name.startswith(f"{PRIORS}/") for name in files):

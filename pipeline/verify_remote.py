@@ -46,8 +46,9 @@ def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -
         InputError: the folder holds another store, or is damaged itself: repair that first.
     """
     ours = load_manifest(scratch)
-    strange = [finding.file for finding in findings if finding.what == STRANGE]
-    damaged = {finding.file for finding in findings} - set(strange)
+    recorded = {folder + path for folder, files in all_files(ours).items() for path in files}
+    strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
+    damaged = {finding.file for finding in findings if finding.what != STRANGE}
     with TemporaryDirectory(prefix="tubelets-") as folder:
         theirs, _ = _best_manifest(remote, remote.sizes(), Path(folder))
     if theirs != ours:

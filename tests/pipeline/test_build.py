@@ -14,15 +14,18 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.shards
+from data_manifests.card import load_card
 from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, file_crc32c
-from data_manifests.manifest import load_manifest
+from data_manifests.manifest import Files, load_manifest
 from pipeline import jobs
-from pipeline.build import LOCK, only_build
+from pipeline.build import LOCK, build, only_build
+from pipeline.decoding import Decoding
 from pipeline.jobs import run_jobs
 from pipeline.verify import verify
 from tests.pipeline.own_data import tube_rows
-from tests.pipeline.small_store import SHARDS, VIDEOS, build_small, refusal, tree
+from tests.pipeline.small_store import SHARDS, VIDEOS, Here, build_small, plan_small, refusal, tree
 from trainer.data.reader import Store
 
 BUILD = [sys.executable, "-m", "tests.pipeline.small_store"]
@@ -365,6 +368,71 @@ def test_two_builds_planned_at_once(small_root: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr("tests.pipeline.small_store.present_manifest", lambda store: None)
     message = refusal(build_small, small_root, tmp_path / "s")
     assert "another build changed the store since this one was planned" in message
+
+
+@pytest.mark.parametrize("part", [".lock", "tables", "shards"])
+def test_a_part_of_a_store_that_is_a_link_is_not_written_through(
+    part: str, small_root: Path, small_store: Path, tmp_path: Path
+) -> None:
+    store, mine = Path(shutil.copytree(small_store, tmp_path / "s")), tmp_path / "mine"
+    mine.write_text("mine")
+    if (store / part).is_dir():
+        shutil.rmtree(store / part)
+    (store / part).symlink_to(mine)
+    assert f"{store / part} is a link\n  found: {mine}" in refusal(build_small, small_root, store)
+    assert mine.read_text() == "mine"
+
+
+def test_killed_between_the_manifest_of_a_new_plan_and_its_copy(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new plan has fewer shards, as a video is gone since."""
+    root, store = Path(shutil.copytree(small_root, tmp_path / "d")), tmp_path / "s"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_small(root, store, split="test", progress=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.build.run_jobs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_small(root, store, split="train")
+    for video in ("v_4", "v_5"):
+        (root / f"videos/Run/{video}.avi").unlink()
+    before = (store / "manifest.copy.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.build.run_jobs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_small(root, store, split="train", missing="skip")
+    (store / "manifest.copy.json").write_bytes(before)
+    build_small(root, store, split="train", missing="skip")
+    assert verify(store, deep=True) == []
+
+
+def test_a_byte_that_flips_on_its_way_to_the_disk(small_root: Path, tmp_path: Path, monkeypatch) -> None:
+    recorded = pipeline.shards.file_records
+
+    def spoiled(folder: Path) -> Files:
+        frames = folder / "frames/bytes/c/0"
+        content = bytearray(frames.read_bytes())
+        content[5000] ^= 1
+        frames.write_bytes(content)
+        return recorded(folder)
+
+    monkeypatch.setattr("pipeline.shards.file_records", spoiled)
+    told = refusal(build_small, small_root, tmp_path / "s")
+    assert "frames/bytes/c/0 does not hold what was written to it" in told
+
+
+def test_a_strict_build_tells_the_videos_that_an_earlier_one_cut(small_root: Path, tmp_path: Path) -> None:
+    root, store = Path(shutil.copytree(small_root, tmp_path / "d")), tmp_path / "s"
+    video = root / "videos/Run/v_3.avi"
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 4 // 5])
+    card, plan = load_card(str(root / "own.toml")), plan_small(root, store, split="train")
+    kept = build(plan, card, root, store, workers=1, executor=Here(), decoding=Decoding("keep"))
+    assert (kept.cut, kept.rules["kept-before-damage"]) == ([], ["Run/v_3"])
+    assert build_small(root, store).cut == ["Run/v_3"]
 
 
 def test_a_lock_that_a_killed_build_left(small_root: Path, small_store: Path, tmp_path: Path) -> None:

@@ -111,8 +111,9 @@ def test_an_error_says_what_was_found_wanted_and_to_do() -> None:
 def test_a_build_names_some_of_many_skipped_videos_and_where_all_are(capsys) -> None:
     skipped = {f"Run/v{number:03}": "not there" for number in range(1, 201)}
     rules = {"clipped-boxes": [f"Run/v{number}" for number in range(7)]}
-    print_build(BuildReport(1, 9, 1.0, 0, skipped, [], [], rules), Path("store"))
+    print_build(BuildReport(1, 9, 1.0, 0, skipped, [], [], rules, ["Run/v3"]), Path("store"))
     told = capsys.readouterr().out
+    assert "1 videos are in the store up to their damage only (an earlier --damaged keep):\n  Run/v3\n" in told
     assert "rule clipped-boxes applied to 7 videos: boxes that reach past the decoded frame are clipped" in told
     assert "\n  Run/v0, Run/v1, Run/v2, Run/v3, Run/v4 ...\n" in told
     assert "skipped 200 videos" in told

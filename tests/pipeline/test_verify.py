@@ -9,7 +9,8 @@ import pytest
 from data_manifests.card import load_card
 from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES
 from data_manifests.manifest import load_manifest
-from pipeline.verify import Finding, repair, verify
+from pipeline.build import only_build
+from pipeline.verify import STRANGE, Finding, repair, verify
 from tests.pipeline.small_store import SHARDS, Here, build_small, refusal, tree
 from trainer.data.reader import Store
 
@@ -128,6 +129,26 @@ def test_files_that_are_not_the_stores(store: Path, small_root: Path, small_stor
     Store.open(store)
     mend(store, small_root)
     assert tree(store) == tree(small_store)
+
+
+def test_a_shard_that_was_built_while_verify_read_is_not_removed(small_root: Path, tmp_path: Path, small_store) -> None:
+    store = tmp_path / "s"
+    build_small(small_root, store, split="train")
+    (store / "notes.txt").write_text("mine")
+    seen = verify(store, deep=True)
+    seen += [Finding(STRANGE, f"shards/test-00000/{name}") for name in ("zarr.json", "videos.parquet")]
+    build_small(small_root, store)
+    repair(store, load_card(str(small_root / "own.toml")), small_root, seen, workers=1, executor=Here())
+    assert tree(store) == tree(small_store)
+
+
+def test_a_build_at_work_is_no_damage(store: Path) -> None:
+    """It places a shard, and records it in its own time."""
+    (store / "shards" / "train-00009").mkdir()
+    (store / "shards" / "train-00009" / "zarr.json").write_text("{}")
+    with only_build(store):
+        assert verify(store) == []
+    assert [finding.what for finding in verify(store)] == [STRANGE]
 
 
 def test_both_manifests_are_damaged(store: Path) -> None:
