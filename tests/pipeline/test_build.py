@@ -398,7 +398,7 @@ def test_killed_between_the_manifest_of_a_new_plan_and_its_copy(
         patch.setattr("pipeline.build.run_jobs", stop)
         with pytest.raises(KeyboardInterrupt):
             build_small(root, store, split="train")
-    for video in ("v_4", "v_5"):
+    for video in ("v_3", "v_4", "v_5"):
         (root / f"videos/Run/{video}.avi").unlink()
     before = (store / "manifest.copy.json").read_bytes()
     with monkeypatch.context() as patch:
