@@ -49,7 +49,7 @@ def train_step(
     clock.at("copy")
     # filled by a kernel: a tensor made from a Python number on the host would be copied, and waited for
     positives = torch.full((), float(sum(sum(part.positives) for part in parts)), device=device)
-    positives = ranks.sum(positives)
+    positives = _sum(positives, ranks, clock)
     sums = torch.zeros(3, device=device)
     place = step * config.batch + ranks.rank * share
     for index, host_batch in enumerate(parts):
@@ -85,6 +85,7 @@ def train_step(
             (losses.total * ranks.count).backward()  # gradients are averaged over the ranks; the normaliser is global
         sums += torch.stack([losses.total, losses.loc, losses.conf]).detach()
     if clock.apart and ranks.count > 1:
+        _sum(torch.zeros((), device=device), ranks, clock)  # lets all arrive: the next stage is the reduction alone
         clock.at("all-reduce")
         for parameter in model.parameters():
             if parameter.grad is not None:
@@ -96,7 +97,14 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     asked = torch.full((1,), float(stop), device=device)
     own = sums[:1].clone()
-    shared = ranks.sum(torch.cat([sums, asked]))
+    shared = _sum(torch.cat([sums, asked]), ranks, clock)
     values = torch.cat([shared[:3], positives.view(1), shared[3:], own])
     clock.at("data wait")
     return values
+
+
+def _sum(value: Tensor, ranks: Ranks, clock: Clock) -> Tensor:
+    """`Ranks.sum` of a few numbers: its time is that in which the other ranks are not there yet."""
+    if ranks.count > 1:
+        clock.at("peers")
+    return ranks.sum(value)

@@ -156,7 +156,7 @@ def test_the_gpus_own_clock_finds_the_slow_part(slow: str, named: str, monkeypat
         train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, GPU), clock=clock)
 
     begun = time.perf_counter()
-    told = profile_steps(2, run_step, learner.model, GPU, tmp_path).splitlines()[-1]
+    told = profile_steps(2, run_step, learner.model, Ranks(0, 1, GPU), tmp_path).splitlines()[-1]
     assert time.perf_counter() - begun < 30
     assert told.startswith("The GPU waited for data")
     assert f"went to {named}" in told

@@ -2,85 +2,210 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+import trainer.distributed
+import trainer.stages
 import trainer.step
+from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
+from tests.trainer import ranks
 from tests.trainer.sparse_targets import noise_batch
 from trainer.config import Config
 from trainer.distributed import Ranks
+from trainer.loss import Losses
 from trainer.model import ActNet
 from trainer.optim import make_optimiser, parameter_groups, set_rate
-from trainer.stages import Clock, StageClock, profile_steps, table, verdict
+from trainer.prepare import Job, Prepared
+from trainer.stages import PARTS, Clock, StageClock, profile_steps, table, verdict
 from trainer.step import Learner, train_step
+from trainer.training import _profile
 
 HOST = torch.device("cpu")
+ALONE = Ranks(0, 1, HOST)
 CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, schedule="step")
+TWO = dataclasses.replace(CONFIG, batch=2)
+PAUSE = 0.7
+"""Seconds that a rank waits; a step takes a tenth."""
 
 
-@pytest.mark.parametrize(
-    ("slow", "named"), [("loader", "the loader"), ("loss", "the loss"), ("backbone", "the backbone")]
-)
-def test_an_artificially_slow_part_is_found(slow: str, named: str, monkeypatch) -> None:
-    def pause(*_: object) -> None:
-        time.sleep(next(pauses))
+def _model() -> ActNet:
+    return ActNet(ACT300, 2, 2, CONFIG.width)
 
-    pauses = iter((0.0, 1.5, 0.0))  # a step before, the one that is timed, the one that is traced
 
-    model = ActNet(ACT300, 2, 2, CONFIG.width)
+Part = Callable[[ActNet], torch.nn.Module]
+FORWARD: dict[str, tuple[Part, str]] = {
+    "an extra layer": (lambda model: model.backbone.convs["conv6_1"], "the backbone"),
+    "heads": (lambda model: model.conf[5], "the heads"),
+}
+BACKWARD: dict[str, tuple[Part, str]] = {
+    "the last head": (lambda model: model.conf[5], "the heads"),
+    "the first head": (lambda model: model.loc[0], "the heads"),
+    "the last extra layer": (lambda model: model.backbone.convs["conv9_2"], "the backbone"),
+    "the first extra layer": (lambda model: model.backbone.convs["conv6_1"], "the backbone"),
+    "the trunk": (lambda model: model.backbone.convs["conv3_1"], "the backbone"),
+}
+
+
+class Pauses:
+    """Makes the host's clock go forward instead of waiting; not in the first step, which nobody times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, self.past, self.calls = time.perf_counter, 0.0, 0
+        monkeypatch.setattr("trainer.stages.time.perf_counter", lambda: real() + self.past)
+
+    def __call__(self, *_: object) -> None:
+        self.past += 20.0 * (self.calls > 0)
+        self.calls += 1
+
+
+def _told(model: ActNet, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = lambda: None) -> str:
+    """The verdict on a step; `before` is called before each."""
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
     set_rate(optimiser, 1e-3)
     batch = noise_batch((3,))
-    if slow == "backbone":
-        model.backbone.convs["conv6_1"].register_forward_hook(pause)
-    if slow == "loss":
-        real = trainer.step.tubelet_loss
-
-        def slow_loss(*args, **kwargs):
-            pause()
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(trainer.step, "tubelet_loss", slow_loss)
 
     def run_step(clock: Clock) -> None:
-        if slow == "loader":
-            pause()
-        learner = Learner(model, model, optimiser)
-        train_step(learner, [batch], 0, config=CONFIG, ranks=Ranks(0, 1, HOST), clock=clock)
+        before()
+        train_step(Learner(model, model, optimiser), [batch], 0, config=CONFIG, ranks=ALONE, clock=clock)
 
     run_step(Clock())
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
-    told = profile_steps(1, run_step, model, HOST, None)
-    assert told.splitlines()[-1].endswith(f"went to {named}." if slow != "loss" else "backward).")
-    assert named in told.splitlines()[-1]
+    return profile_steps(1, run_step, model, ALONE, None).splitlines()[-1]
+
+
+def test_a_slow_loader_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _told(_model(), monkeypatch, before=Pauses(monkeypatch))
+    assert re.search(r"waited for data (\d\d|100)% of the time; most of it, \1%, went to the loader\.$", told)
+
+
+@pytest.mark.parametrize("slow", FORWARD)
+def test_a_slow_forward_is_found(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (part, named) = _model(), FORWARD[slow]
+    part(model).register_forward_hook(Pauses(monkeypatch))
+    assert _told(model, monkeypatch).endswith(f"went to {named}.")
+
+
+@pytest.mark.parametrize("slow", BACKWARD)
+def test_a_slow_backward_is_found(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (part, named) = _model(), BACKWARD[slow]
+    part(model).weight.register_hook(Pauses(monkeypatch))
+    assert _told(model, monkeypatch).endswith(f"went to {named}.")
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_slow_loss_is_found(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pause, real = Pauses(monkeypatch), trainer.step.tubelet_loss
+
+    def slow_loss(loc: Tensor, conf: Tensor, **targets: Any) -> Losses:
+        if direction == "forward":
+            pause()
+        else:
+            loc = loc.view_as(loc)
+            loc.register_hook(pause)  # called when all the rest of the backward of the loss is done
+        return real(loc, conf, **targets)
+
+    monkeypatch.setattr(trainer.step, "tubelet_loss", slow_loss)
+    assert _told(_model(), monkeypatch).endswith("went to the loss.")
+
+
+def _profiled(rank: int, tell: Connection) -> None:
+    """Tells what is told of a run whose rank 1 has a slow loader, and then of one whose rank 1 has a slow loss."""
+    joined, real = trainer.distributed.join("cpu"), trainer.step.tubelet_loss
+    trainer.stages.WARM_UP = 0
+    model = _model()
+    network = DistributedDataParallel(model)
+    optimiser = make_optimiser(parameter_groups(model, TWO), TWO)
+    set_rate(optimiser, 1e-3)
+    batch = noise_batch((3,))
+    slow = ""
+
+    def loss(*args: Any, **targets: Any) -> Losses:
+        time.sleep(PAUSE * (slow == "loss"))
+        return real(*args, **targets)
+
+    def run_step(clock: Clock) -> None:
+        time.sleep(PAUSE * (slow == "loader"))
+        train_step(Learner(network, model, optimiser), [batch], 0, config=TWO, ranks=joined, clock=clock)
+
+    trainer.step.tubelet_loss = loss
+    run_step(Clock())
+    for part in ("loader", "loss"):
+        slow = part if rank == 1 else ""
+        tell.send(profile_steps(1, run_step, model, joined, None))
+    torch.distributed.barrier()
+
+
+def test_the_slow_one_of_two_ranks_is_named_by_both() -> None:
+    started = ranks.start(2, _profiled)
+    loader, loss = ([told.recv() for _, told in started] for _ in range(2))
+    for process, _ in started:
+        process.join(60)
+    for told in loader:
+        assert told.startswith("rank 1, which waited for data the most:\ndata wait")
+        assert re.search(
+            r"The CPU of rank 1 waited for data (\d\d)% of the time; most of it, \1%, went to the loader", told
+        )
+    for told in loss:
+        assert re.search(
+            r"went to the loss\.|went to waiting for other ranks; rank 1, .* spent \d\d% on the loss\.", told
+        )
 
 
 def test_every_rank_takes_the_same_steps(tmp_path: Path) -> None:
     """A step that only the traced rank takes would wait for the others for ever."""
-    model = ActNet(ACT300, 2, 2, CONFIG.width)
+    model = _model()
     taken: dict[bool, list[None]] = {True: [], False: []}
     for first in taken:
 
         def step(clock: Clock, mine: list[None] = taken[first]) -> None:
             mine.append(clock.at("copy"))
 
-        profile_steps(2, step, model, HOST, tmp_path if first else None)
+        profile_steps(2, step, model, ALONE, tmp_path if first else None)
     assert len(taken[True]) == len(taken[False]) > 2
     assert {path.name for path in tmp_path.iterdir()} == {"profile.json", "trace.json"}
 
 
+def test_a_compiled_run_is_not_profiled() -> None:
+    """The hooks would be compiled with the network, into another program, six times as slow."""
+    run = Prepared(*[None] * 7)  # type: ignore[arg-type]
+    job, config = Job(Path("store"), Path("out"), profile=1), dataclasses.replace(CONFIG, compile=True)
+    with pytest.raises(InputError, match=r"--profile with --compile\n.*\n.*\n.*--no-compile"):
+        _profile(run, job, config, ALONE)
+
+
+NOTHING = dict.fromkeys(PARTS, 0.0)
+
+
 def test_table_and_verdict_add_up() -> None:
-    spent = dict.fromkeys(
-        ("data wait", "copy", "forward", "backbone", "heads", "loss", "backward", "backbone backward", "all-reduce", "optimiser"), 0.0
-    ) | {"data wait": 0.02, "backbone": 0.41, "backbone backward": 0.4, "loss": 0.17}  # fmt: skip
-    assert verdict(spent, HOST) == ("The CPU waited for data 2% of the time; most of it, 81%, went to the backbone.")
+    spent = NOTHING | {"data wait": 0.02, "backbone": 0.41, "backbone backward": 0.4, "loss": 0.17}
+    assert verdict([spent], HOST) == "The CPU waited for data 2% of the time; most of it, 81%, went to the backbone."
     lines = table(spent).splitlines()
     assert len(lines) == 5
     assert lines[-1].split() == ["a", "step", "1000.00", "ms"]
+
+
+def test_a_verdict_on_many_ranks_names_whom_they_wait_for() -> None:
+    spent = [
+        NOTHING | {"data wait": 0.0, "peers": 0.9, "backbone": 0.1},
+        NOTHING | {"data wait": 0.1, "peers": 0.8, "backbone": 0.1},
+        NOTHING | {"data wait": 0.0, "peers": 0.4, "backbone": 0.2, "heads backward": 0.3, "heads": 0.1},
+    ]
+    assert verdict(spent, torch.device("cuda")) == (
+        "The GPU of rank 1 waited for data 10% of the time; most of it, 80%, went to waiting for other ranks; "
+        "rank 2, which waited for them the least, spent 40% on the heads."
+    )
 
 
 def test_on_a_gpu_its_own_clock_is_read_and_only_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

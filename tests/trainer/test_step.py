@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -62,15 +63,24 @@ class Watcher(TorchDispatchMode):
         assert waits_not or not crosses, f"a copy from {source.device} to {target.device} is waited for"
 
 
-class ElementWatcher(TorchFunctionMode):
-    """Fails where a number is written to one element: to a slice it is a kernel, but to one element of a CUDA tensor a
-    copy from the host that is waited for (`copy_to` in ATen/TensorIndexing.h). No operator on another device shows it.
+MADE_OF_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
+
+
+class CallWatcher(TorchFunctionMode):
+    """Fails on calls that copy from the host, and wait for it, on a CUDA device, where no operator shows it on another:
+
+    - a number written to one element: to a slice it is a kernel (`copy_to` in ATen/TensorIndexing.h);
+    - a tensor made of numbers, for a device (`internal_new_from_data` in torch/csrc/utils/tensor_new.cpp).
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is torch.Tensor.__setitem__ and not isinstance(args[2], torch.Tensor):
             assert args[0][args[1]].dim(), "a number written to one element waits for the device"
-        return func(*args, **(kwargs or {}))
+        if func in MADE_OF_NUMBERS:
+            for_a_device = func is torch.Tensor.new_tensor or kwargs.get("device") is not None
+            assert not for_a_device, f"{func.__name__} copies from the host, and waits for the device"
+        return func(*args, **kwargs)
 
 
 def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CONFIG) -> torch.Tensor:
@@ -80,7 +90,7 @@ def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CON
     set_rate(optimiser, 1e-3)
     average = Average(model, 0.9)
     parts = [noise_batch((3, 0), seed=1), noise_batch((7, 2), seed=2)]
-    with watcher:
+    with watcher, CallWatcher():
         for step in range(2):
             values = train_step(
                 Learner(model, model, optimiser), parts, step, config=config, ranks=Ranks(0, 1, device), clock=Clock()
@@ -91,11 +101,17 @@ def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CON
 
 def test_no_operator_of_a_step_waits() -> None:
     watcher = Watcher("cpu")
-    with ElementWatcher():
-        values = _step(HOST, watcher)
+    values = _step(HOST, watcher)
     assert not REFUSING & watcher.seen
     assert len(values) == len(VALUES)
-    assert {"convolution_backward", "topk", "_foreach_add_"} & watcher.seen
+    colours, loss, backward, clipping, average = (
+        "bmm",
+        "topk",
+        "convolution_backward",
+        "_foreach_norm",
+        "_foreach_lerp_",
+    )
+    assert {colours, loss, backward, clipping, average} <= watcher.seen
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -113,14 +129,41 @@ def test_a_step_draws_no_random_number() -> None:
     assert not [name for name in watcher.seen if any(word in name for word in random)]
 
 
-def test_the_element_watcher_sees_what_waits() -> None:
-    with ElementWatcher():
+def test_the_watcher_of_calls_lets_kernels_and_the_host_alone() -> None:
+    with CallWatcher():
         torch.ones(2)[:1] = 0.0
-        with pytest.raises(AssertionError, match="wait"):
-            torch.ones(2)[0] = 0.0
+        torch.full((), 1.0, device=HOST)
+        torch.tensor(1.0)
 
 
-@pytest.mark.parametrize("ask", [torch.Tensor.item, torch.Tensor.nonzero, lambda x: x[x > 0], lambda x: x.to("meta")])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: x.__setitem__(0, 0.0),
+        lambda x: torch.tensor(1.0, device=x.device),
+        lambda x: torch.tensor([1.0], device=x.device),
+        lambda x: torch.as_tensor(np.ones(1), device=x.device),
+        lambda x: torch.asarray([1.0], device=x.device),
+        lambda x: x.new_tensor([1.0]),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_watcher_of_calls_sees_what_waits(ask, device: str) -> None:
+    given = torch.ones(2, device=device)
+    with pytest.raises(AssertionError, match="wait"), CallWatcher():
+        ask(given)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        torch.Tensor.item,
+        torch.Tensor.nonzero,
+        lambda x: x[x > 0],
+        lambda x: x.to("meta"),
+        lambda x: torch.from_numpy(x.numpy()).to("meta"),
+    ],
+)
 def test_the_watcher_sees_what_waits(ask) -> None:
     with pytest.raises(AssertionError, match="wait"), Watcher("cpu"):
         ask(torch.ones(1))
