@@ -88,6 +88,11 @@ def cli(
     config = load_config(preset, given)
     if config.eval_every and not val_store:
         raise InputError(f"--eval-every {config.eval_every}", wanted="a store to validate on", todo="add --val-store")
+    if profile and config.compile:
+        raise InputError(
+            "--profile with --compile", found="a network compiled as a whole, whose parts cannot be timed apart",
+            todo="add --no-compile",
+        )  # fmt: skip
     with quickly_interrupted():
         from trainer.bfloat16 import has_bfloat16
         from trainer.deterministic import compute_deterministically

@@ -122,14 +122,6 @@ class _StopFlag:
 
 
 def _profile(run: Prepared, job: Job, config: Config, ranks: Ranks) -> None:
-    if config.compile:
-        raise InputError(
-            "--profile with --compile",
-            found="a network compiled as a whole, in which backbone and heads cannot be timed apart",
-            wanted="one that is not compiled",
-            todo="give --no-compile",
-        )
-
     def run_step(clock: Clock) -> None:
         parts = [next(run.batches) for _ in range(config.accumulate)]
         train_step(run.learner, parts, 0, config=config, ranks=ranks, clock=clock)

@@ -491,6 +491,7 @@ def test_help_names_every_setting() -> None:
         (["--preset", "demo", "--batch", "0"], "batch"),
         (["--preset", "demo", "--milestones", "1,x"], "1,x"),
         (["--preset", "demo", "--eval-every", "5"], "--val-store"),
+        (["--preset", "demo", "--profile", "5", "--compile"], "add --no-compile"),
     ],
 )
 def test_bad_input_ends_with_2_and_a_message(arguments, told, tiny_store, tmp_path, monkeypatch, capsys) -> None:

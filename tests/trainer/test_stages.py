@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 import trainer.distributed
 import trainer.stages
 import trainer.step
-from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300
 from tests.trainer import ranks
 from tests.trainer.sparse_targets import noise_batch
@@ -27,10 +26,8 @@ from trainer.distributed import Ranks
 from trainer.loss import Losses
 from trainer.model import ActNet
 from trainer.optim import make_optimiser, parameter_groups, set_rate
-from trainer.prepare import Job, Prepared
 from trainer.stages import PARTS, Clock, StageClock, profile_steps, table, verdict
 from trainer.step import Learner, train_step
-from trainer.training import _profile
 
 HOST = torch.device("cpu")
 ALONE = Ranks(0, 1, HOST)
@@ -175,14 +172,6 @@ def test_every_rank_takes_the_same_steps(tmp_path: Path) -> None:
         profile_steps(2, step, model, ALONE, tmp_path if first else None)
     assert len(taken[True]) == len(taken[False]) > 2
     assert {path.name for path in tmp_path.iterdir()} == {"profile.json", "trace.json"}
-
-
-def test_a_compiled_run_is_not_profiled() -> None:
-    """The hooks would be compiled with the network, into another program, six times as slow."""
-    run = Prepared(*[None] * 7)  # type: ignore[arg-type]
-    job, config = Job(Path("store"), Path("out"), profile=1), dataclasses.replace(CONFIG, compile=True)
-    with pytest.raises(InputError, match=r"--profile with --compile\n.*\n.*\n.*--no-compile"):
-        _profile(run, job, config, ALONE)
 
 
 NOTHING = dict.fromkeys(PARTS, 0.0)
