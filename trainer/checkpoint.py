@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 from trainer.model.weights import why_unread
+from trainer.seal import check_seal, seal
 
 VERSION = 1
 LAST = "last.pt"
@@ -59,7 +59,7 @@ class CheckpointMeta:
 def save_checkpoint(
     path: Path, model: ActNet, optimiser: torch.optim.Optimizer, meta: CheckpointMeta, average: ActNet | None = None
 ) -> None:
-    """Writes weights, momentum and meta: temp file, fsync, rename. A checkpoint of that name is replaced whole.
+    """Writes weights, momentum, meta and a checksum: temp file, fsync, rename. One of that name is replaced whole.
 
     Nothing else is needed to go on: order, colours and schedule are functions of the seed and the step.
 
@@ -75,6 +75,7 @@ def save_checkpoint(
     }
     memory = io.BytesIO()  # written by ourselves: torch.save turns a full disk into an error that does not say so
     torch.save(content, memory)
+    seal(memory)
     write_atomically(path, memory.getbuffer())
 
 
@@ -91,10 +92,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
             todo="check the path",
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise ValueError(f"the checksum of {broken} does not fit")
+        check_seal(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["version"] != VERSION:
             raise ValueError(f"it has version {content['version']}, not {VERSION}")
@@ -111,7 +109,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
         TypeError,
         RuntimeError,
         EOFError,
-        zipfile.BadZipFile,
         pickle.UnpicklingError,
     ) as error:
         raise InputError(
@@ -172,8 +169,17 @@ def link_last(path: Path) -> None:
     os.replace(link, path.parent / LAST)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep`, and what a killed process left half-written; `best.pt` is not among them."""
+def prune_checkpoints(folder: Path, keep: int, newest: int) -> None:
+    """Removes all but the newest `keep`, and what a killed process left half-written; `best.pt` is not among them.
+
+    Args:
+        newest: the step just saved. Those of later steps are ones that `newest_checkpoint` passed over: they are not
+            counted, but set aside as damaged-step-....pt.
+    """
     remove_unfinished(folder)
-    for step in steps_saved(folder)[:-keep]:
+    saved = steps_saved(folder)
+    for step in (step for step in saved if step > newest):
+        damaged = checkpoint_path(folder, step)
+        damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
+    for step in [step for step in saved if step <= newest][:-keep]:
         checkpoint_path(folder, step).unlink()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Log:
         if path.exists():
             _keep_lines_until(start, path)
         self._file = open(path, "a")  # noqa: SIM115  (closed by close)
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)  # the first that is hidden
         self.gathered = list(gathered)
 
     def read(self, readings: list[Reading]) -> None:
@@ -146,10 +147,26 @@ class Log:
 
 
 def _keep_lines_until(start: int, path: Path) -> None:
-    """Drops the lines of steps past a checkpoint, which a resumed run writes anew, and one torn by a kill."""
+    """Drops the lines of steps past a checkpoint, which a resumed run writes anew, and one torn by a kill.
+
+    A whole line that is broken, as a power failure leaves it, is named on stderr and dropped alone: nobody could read
+    it, nor, because of it, the others.
+    """
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > start:
-            break
-        kept.append(line)
-    write_atomically(path, "".join(kept).encode())
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            step = _step(line)
+            if step is None:
+                print(f"warning: {path}, line {number}, is damaged, and dropped: {line[:60]!r}", file=sys.stderr)
+            elif step <= start:
+                kept.append(line)
+    write_atomically(path, b"".join(kept))
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return None

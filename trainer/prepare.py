@@ -92,7 +92,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     )
     origins = initialise(model, config.seed)
     if job.init is not None:
-        origins = load_weights(model, job.init, origins)
+        origins = load_weights(model, job.init, origins, store.meta.classes)
     if config.frozen:
         freeze_trunk(model)
     model.to(ranks.device)

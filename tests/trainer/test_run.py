@@ -624,3 +624,35 @@ def test_a_run_on_a_url_is_the_run_on_the_folder(s3: str, tiny_store: Path, undi
     _assert_same(_content(tmp_path / "out"), _content(undisturbed))
     assert logged(tmp_path / "out") == logged(undisturbed)
     assert json.loads((tmp_path / "out/run.json").read_text())["store"] == url
+
+
+def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_what_it_saves(tiny_store: Path, tmp_path: Path) -> None:
+    _train(tiny_store, tmp_path, iterations=2, save_every=1)
+    newest = tmp_path / "checkpoints/step-00000002.pt"
+    newest.with_name("step-00000003.pt").write_bytes(newest.read_bytes()[:-1000])
+    newest.unlink()
+    _train(tiny_store, tmp_path, iterations=2, save_every=1, keep=1, resume=True)
+    assert steps_saved(tmp_path / "checkpoints") == [2]
+    assert (tmp_path / "checkpoints/last.pt").resolve().name == "step-00000002.pt"
+    assert (tmp_path / "checkpoints/damaged-step-00000003.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"norm": "batch", "channels_last": True, "accumulate": 2, "ema": 0.9, "clip_norm": 10.0},
+        {"frozen": True, "amp": True, "batch": 1, "warmup": 3, "schedule": "cosine", "milestones": ()},
+    ],
+    ids=["batch norm, channels last, in parts, averaged, clipped", "frozen, bfloat16, warm-up, cosine"],
+)
+def test_whatever_the_settings_a_resumed_run_equals_the_whole_one(
+    changed: dict, tiny_store: Path, tmp_path: Path
+) -> None:
+    changed = {"iterations": 2, "save_every": 1, "log_every": 2, "base_lr": 1e-3} | changed
+    whole = _train(tiny_store, tmp_path / "whole", **changed)
+    resumed = tmp_path / "resumed"
+    (resumed / "checkpoints").mkdir(parents=True)
+    shutil.copy(whole / "checkpoints/step-00000001.pt", resumed / "checkpoints")
+    _train(tiny_store, resumed, resume=True, **changed)
+    _assert_same(_content(resumed), _content(whole))
+    assert logged(resumed) == logged(whole)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_manifests.errors import InputError
-from data_manifests.prior_spec import ACT300
+from data_manifests.prior_spec import ACT300, PriorSpec
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.model import ActNet
 from trainer.model.backbone import TRUNK
@@ -19,10 +21,11 @@ from trainer.model.initial import check, initialise, origin, report
 from trainer.model.weights import FC6, POSITIONS, _from_torchvision, load_weights
 
 WIDTH = 1 / 16
+CLASSES = ("Up", "Down")
 
 
-def _network(classes: int = 2, K: int = 2, width: float = WIDTH, norm: str = "none") -> ActNet:
-    return ActNet(ACT300, classes, K, width, norm)
+def _network(classes: int = 2, K: int = 2, spec: PriorSpec = ACT300, **backbone: Any) -> ActNet:
+    return ActNet(spec, classes, K, **{"width": WIDTH, **backbone})
 
 
 def _flat_vgg(network: ActNet, prefix: str, layers: dict[str, int]) -> dict[str, Tensor]:
@@ -37,7 +40,7 @@ def _flat_vgg(network: ActNet, prefix: str, layers: dict[str, int]) -> dict[str,
 
 def _load(network: ActNet, path: Path, state: object) -> list:
     torch.save(state, path)
-    return load_weights(network, path, initialise(network, 0))
+    return load_weights(network, path, initialise(network, 0), CLASSES)
 
 
 def test_every_parameter_has_a_rule_and_keeps_its_promise() -> None:
@@ -128,12 +131,20 @@ def test_torchvisions_network_gives_the_same_maps_through_ours(tmp_path: Path) -
     torch.testing.assert_close(ours[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
 
 
-def test_torchvisions_fc6_and_fc7_are_thinned_as_in_ssd(tmp_path: Path) -> None:
+def _torchvision() -> dict[str, Tensor]:
+    """A file of the real sizes, of zeros that take no memory."""
     with torch.device("meta"):
         network = ActNet(ACT300, 2, 2)
     shapes = {f"features.{at}": network.backbone.convs[layer].weight.shape for layer, at in POSITIONS.items()}
-    state = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
-    state |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+    shapes |= {"classifier.0": (4096, 512 * 7 * 7), "classifier.3": (4096, 4096), "classifier.6": (1000, 4096)}
+    state = {f"{name}.weight": torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    return state | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_torchvisions_fc6_and_fc7_are_thinned_as_in_ssd(last: bool) -> None:
+    """Whether the last layer, which is of no use here, is in the file or not."""
+    state = _torchvision()
     fc6 = torch.zeros(4096, 512, 7, 7, dtype=torch.bfloat16)
     fc6[4, 7, 3, 6] = 1
     fc6[5, 7, 3, 6] = 2
@@ -141,13 +152,33 @@ def test_torchvisions_fc6_and_fc7_are_thinned_as_in_ssd(tmp_path: Path) -> None:
     fc7[8, 12] = 3
     state |= {"classifier.0.weight": fc6.view(4096, -1), "classifier.0.bias": torch.arange(4096.0)}
     state |= {"classifier.3.weight": fc7, "classifier.3.bias": torch.arange(4096.0)}
-    state |= {"classifier.6.weight": torch.zeros(1, 1), "classifier.6.bias": torch.zeros(1)}
-    table = _from_torchvision(tmp_path, state)
+    if not last:
+        del state["classifier.6.weight"], state["classifier.6.bias"]
+    table = _from_torchvision(Path("vgg.pth"), state)
     thin6, thin7 = table["backbone.convs.fc6.weight"], table["backbone.convs.fc7.weight"]
     assert thin6.shape == (1024, 512, 3, 3)
     assert thin6.nonzero().tolist() == [[1, 7, 1, 2]]
     assert thin7.nonzero().tolist() == [[2, 3, 0, 0]]
     assert table["backbone.convs.fc6.bias"][3] == 12
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"classifier.3.weight": None, "classifier.3.bias": None}, r"found: no classifier\.3\.weight"),
+        ({"classifier.0.bias": None}, r"found: no classifier\.0\.bias"),
+        ({"classifier.0.weight": (512, 512)}, r"found: classifier\.0\.weight of \(512, 512\)\n  wanted: .*25088"),
+        ({"classifier.3.weight": (10, 4096)}, r"found: classifier\.3\.weight of \(10, 4096\)"),
+    ],
+)
+def test_half_of_torchvisions_fc6_and_fc7_or_others_are_refused(changed: dict, told: str) -> None:
+    state = _torchvision()
+    for name, shape in changed.items():
+        del state[name]
+        if shape is not None:
+            state[name] = torch.zeros(shape)
+    with pytest.raises(InputError, match=told):
+        _from_torchvision(Path("vgg.pth"), state)
 
 
 def test_hed_tensors_trunk_is_read(tmp_path: Path) -> None:
@@ -164,7 +195,7 @@ def test_hed_tensors_trunk_is_read(tmp_path: Path) -> None:
             file[f"{group}/vars/0"] = kernels[layer].permute(2, 3, 1, 0).numpy()
             file[f"{group}/vars/1"] = torch.full(shape[:1], number).numpy()
         file["dsn1/vars/0"] = file["fuse/vars/0"] = [0.0]
-    origins = load_weights(network, path, initialise(network, 0))
+    origins = load_weights(network, path, initialise(network, 0), CLASSES)
     assert torch.equal(network.backbone.convs["conv1_1"].weight, kernels["conv1_1"].flip(1))
     assert torch.equal(network.backbone.convs["conv5_3"].weight, kernels["conv5_3"])
     fc6 = next(entry for entry in origins if entry.name == FC6)
@@ -175,32 +206,76 @@ def test_hed_tensors_trunk_is_read(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["block6/vars/0"] = [0.0]
     with pytest.raises(InputError, match="block6"):
-        load_weights(network, path, initialise(network, 0))
+        load_weights(network, path, initialise(network, 0), CLASSES)
 
 
-def _saved(network: ActNet, path: Path, classes: int = 2) -> Path:
-    meta = CheckpointMeta(1, network.K, tuple(map(str, range(classes))), WIDTH, "none", ACT300, "store", {})
+def _saved(network: ActNet, path: Path) -> Path:
+    meta = CheckpointMeta(1, network.K, CLASSES, WIDTH, "none", network.spec, "store", {})
     save_checkpoint(path, network, torch.optim.SGD(network.parameters(), 0.1), meta)
     return path
 
 
-def test_an_own_checkpoint_gives_its_heads_only_to_the_same_task(tmp_path: Path) -> None:
-    trained = _network()
-    initialise(trained, 5)
-    path = _saved(trained, tmp_path / "step-1.pt")
-    same, other = _network(), _network(classes=3)
-    load_weights(same, path, initialise(same, 0))
-    origins = {o.name: o.source for o in load_weights(other, path, initialise(other, 0))}
-    assert all(
-        torch.equal(a, b) for a, b in zip(same.state_dict().values(), trained.state_dict().values(), strict=True)
-    )
-    assert torch.equal(other.backbone.convs["fc6"].weight, trained.backbone.convs["fc6"].weight)
-    assert not torch.equal(other.loc[0].weight, trained.loc[0].weight)
-    assert origins["loc.0.weight"] == "Xavier uniform"
-    wider = _network(width=0.125)
-    origins = initialise(wider, 0)
-    with pytest.raises(InputError, match="another width"):
-        load_weights(wider, path, origins)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ActNet, Path]:
+    network = _network()
+    initialise(network, 5)
+    return network, _saved(network, tmp_path_factory.mktemp("trained") / "step-1.pt")
+
+
+def test_an_own_checkpoint_gives_its_heads_to_the_same_task(trained: tuple[ActNet, Path]) -> None:
+    network, path = trained
+    same = _network()
+    load_weights(same, path, initialise(same, 0), CLASSES)
+    for ours, theirs in zip(same.state_dict().values(), network.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+LARGER = dataclasses.replace(
+    ACT300, layers=tuple(dataclasses.replace(layer, min_size=layer.min_size + 1) for layer in ACT300.layers)
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "classes"),
+    [
+        ({"classes": 3}, ("Up", "Down", "Left")),
+        ({}, ("Sit", "Stand")),
+        ({}, ("Down", "Up")),
+        ({"K": 3}, CLASSES),
+        ({"spec": LARGER}, CLASSES),
+    ],
+    ids=["more classes", "other classes", "another order", "K", "priors of the same number"],
+)
+def test_to_another_task_it_gives_its_backbone_alone(changed: dict, classes: tuple[str, ...], trained) -> None:
+    (network, path), other = trained, _network(**changed)
+    origins = {o.name: o.source for o in load_weights(other, path, initialise(other, 0), classes)}
+    assert torch.equal(other.backbone.convs["fc6"].weight, network.backbone.convs["fc6"].weight)
+    assert not torch.equal(other.loc[0].weight, network.loc[0].weight)
+    assert origins["loc.0.weight"] == origins["conf.5.weight"] == "Xavier uniform"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"width": 0.125}, r"another width\n  found: 0\.0625\n  wanted: 0\.125"),
+        ({"norm": "batch"}, "another norm"),
+        ({"fc6_dilation": "act-released"}, r"another fc6_dilation\n(.*\n)*  do: use --fc6-dilation 6"),
+    ],
+    ids=["width", "norm", "fc6_dilation"],
+)
+def test_another_network_takes_nothing_from_it(changed: dict, told: str, trained) -> None:
+    other = _network(**changed)
+    with pytest.raises(InputError, match=told):
+        load_weights(other, trained[1], initialise(other, 0), CLASSES)
+
+
+def test_nothing_is_taken_from_a_damaged_one(trained: tuple[ActNet, Path], tmp_path: Path) -> None:
+    content = bytearray(trained[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "step-1.pt").write_bytes(content)
+    network = _network()
+    with pytest.raises(InputError, match=r"step-1\.pt is damaged"):
+        load_weights(network, tmp_path / "step-1.pt", initialise(network, 0), CLASSES)
 
 
 def _missing(state: dict) -> dict:
@@ -237,14 +312,14 @@ def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) ->
     for text in ("no weights", "hello\n", "<html>not found", ""):
         (tmp_path / "text.pth").write_text(text)
         with pytest.raises(InputError, match=f"is no file of torch\n  found: it begins with b'{text[:4]}"):
-            load_weights(network, tmp_path / "text.pth", origins)
+            load_weights(network, tmp_path / "text.pth", origins, CLASSES)
     (tmp_path / "cut.pth").write_bytes(b"\x80\x02hello")
     with pytest.raises(InputError, match="cannot be read"):
-        load_weights(network, tmp_path / "cut.pth", origins)
+        load_weights(network, tmp_path / "cut.pth", origins, CLASSES)
     with pytest.raises(InputError, match="not there"):
-        load_weights(network, tmp_path / "none.pth", origins)
+        load_weights(network, tmp_path / "none.pth", origins, CLASSES)
     with pytest.raises(InputError, match="is a folder"):
-        load_weights(network, tmp_path, origins)
+        load_weights(network, tmp_path, origins, CLASSES)
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
@@ -253,4 +328,4 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"cannot be read as weights\n  found: a pickle that is broken or asks for more"
     ):
-        load_weights(network, tmp_path / "code.pth", initialise(network, 0))
+        load_weights(network, tmp_path / "code.pth", initialise(network, 0), CLASSES)

