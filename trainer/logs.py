@@ -1,6 +1,6 @@
 """What a run tells: a line an interval on the console, JSON lines, TensorBoard; and the watch over the loss.
 
-Values are read two steps late, through copies that nobody waits for, so that the device never waits for the host.
+Values of a GPU are read two steps late, through copies that nobody waits for, so that it never waits for the host.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trainer.config import Config
 from trainer.optim import rate_at
 
 LAG = 2
+VALIDATED = "val_frame_map"
 Clips = tuple[tuple[str, int, int], ...]
 
 
@@ -97,12 +98,15 @@ class Log:
         gathered: readings since the last line; a checkpoint keeps them, so that a resumed run writes the same lines.
     """
 
-    def __init__(self, out: Path, config: Config, start: int, gathered: Sequence[Reading] = ()) -> None:
+    def __init__(
+        self, out: Path, config: Config, start: int, gathered: Sequence[Reading] = (), *, unscored: bool = False
+    ) -> None:
+        """Goes on behind step `start`; `unscored`: whose validation is done again, should its line be there already."""
         out.mkdir(parents=True, exist_ok=True)
         self._config, self._started, self._start = config, time.monotonic(), start
         path = out / "metrics.jsonl"
         if path.exists():
-            _keep_lines_until(start, path)
+            _keep_lines_until(start, path, unscored)
         self._file = open(path, "a")  # noqa: SIM115  (closed by close)
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)  # the first that is hidden
         self.gathered = list(gathered)
@@ -146,7 +150,7 @@ class Log:
         self._board.close()
 
 
-def _keep_lines_until(start: int, path: Path) -> None:
+def _keep_lines_until(start: int, path: Path, unscored: bool) -> None:
     """Drops the lines of steps past a checkpoint, which a resumed run writes anew, and one torn by a kill.
 
     A whole line that is broken, as a power failure leaves it, is named on stderr and dropped alone: nobody could read
@@ -158,9 +162,10 @@ def _keep_lines_until(start: int, path: Path) -> None:
             if not line.endswith(b"\n"):
                 break
             step = _step(line)
+            again = unscored and step == start and VALIDATED.encode() in line
             if step is None:
                 print(f"warning: {path}, line {number}, is damaged, and dropped: {line[:60]!r}", file=sys.stderr)
-            elif step <= start:
+            elif step <= start and not again:
                 kept.append(line)
     write_atomically(path, b"".join(kept))
 

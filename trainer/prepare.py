@@ -128,7 +128,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if ranks.first and newest is not None:
         link_last(newest)  # a killed process may have saved it and come no further
     if ranks.first and not job.profile:
-        log = Log(job.out, config, start, unlogged)
+        log = Log(job.out, config, start, unlogged, unscored=unscored)
         if newest is None:
             with open(job.out / "weights.txt", "w") as file:
                 report(origins, lambda line: print(line, file=file))

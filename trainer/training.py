@@ -19,7 +19,7 @@ from trainer.checkpoint import (
 )
 from trainer.config import Config
 from trainer.distributed import Ranks
-from trainer.logs import LAG, Diverged, Log, Watch
+from trainer.logs import LAG, VALIDATED, Diverged, Log, Watch
 from trainer.model import ActNet
 from trainer.optim import rate_at, set_rate
 from trainer.prepare import Job, Prepared, prepare
@@ -145,7 +145,7 @@ def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int)
     metrics = evaluate_store(model, open_store(job.val_store, None)[0], device=ranks.device)
     frame, video = metrics["frame_map"]["0.5"], metrics["video_map"]["0.5"]
     if log is not None:
-        log.add(step, {"val_frame_map": frame, "val_video_map": video})
+        log.add(step, {VALIDATED: frame, "val_video_map": video})
         print(f"step {step}: validation frame-mAP@0.5 {frame:.4f}, video-mAP@0.5 {video:.4f}", flush=True)
     return frame
 

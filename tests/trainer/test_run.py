@@ -254,6 +254,8 @@ def test_a_run_killed_while_it_validates_has_saved_and_validates_when_it_goes_on
         with pytest.raises(_Stopped):
             _train(tiny_store, tmp_path, **changed)
     assert read_checkpoint(tmp_path / "checkpoints/last.pt")[1].unscored
+    with open(tmp_path / "metrics.jsonl", "a") as log:  # killed after it was told, before it was saved
+        log.write('{"step": 2, "val_frame_map": 0.5, "val_video_map": 0.5}\n')
     _train(tiny_store, tmp_path, resume=True, **changed)
     assert [line["step"] for line in logged(tmp_path) if "val_frame_map" in line] == [2]
     for name in ("best", "last"):
