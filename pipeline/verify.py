@@ -23,6 +23,7 @@ from data_manifests.layout import (
     SHARDS,
     TABLES,
     Settings,
+    checked_at_opening,
     file_crc32c,
     frame_crc32c,
     view_crc32c,
@@ -116,7 +117,7 @@ def unfinished_parts(manifest: Manifest, what: str) -> list[Finding]:
 
 def is_small(folder: str, path: str) -> bool:
     """Whether a file's checksum is checked each time that the store is opened."""
-    return not folder or path.endswith((".json", ".parquet"))
+    return not folder or checked_at_opening(path)
 
 
 def repair(

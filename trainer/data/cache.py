@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, SHARDS, digest
+from data_manifests.layout import MANIFEST, SHARDS, checked_at_opening, digest
 from data_manifests.manifest import Files, check_file, manifest_bytes, write_atomically
 from data_manifests.object_store import ObjectStore
 from trainer.place import Remote
@@ -91,9 +91,7 @@ class ShardCache:
             return False
         try:
             for name in files:
-                check_file(
-                    self.folder / part, name, files, deep=deep or not part or name.endswith((".json", ".parquet"))
-                )
+                check_file(self.folder / part, name, files, deep=deep or not part or checked_at_opening(name))
         except InputError as error:
             what = f"{error.what}{f' ({error.found})' if error.found else ''}"
             print(f"the cache is damaged: {what}; it is fetched again", file=sys.stderr, flush=True)

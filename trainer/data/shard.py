@@ -13,7 +13,7 @@ import torch
 
 from data_manifests.array_file import array_file, array_files
 from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings
+from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings, checked_at_opening
 from data_manifests.manifest import ShardRecord, check_file, plain_path
 from data_manifests.tables import VIDEOS, read_table
 
@@ -77,7 +77,7 @@ class Shards:
 
 
 def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) -> Shard:
-    """Opens a shard. Sizes of all its files and checksums of the small ones are checked here.
+    """Opens a shard. Sizes of all its files and checksums of the small ones are checked here, the rows' checksums among them.
 
     Raises:
         InputError: a file is missing or damaged, or the shard is another's.
@@ -85,7 +85,7 @@ def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) 
     folder, files = store / SHARDS / name, record.files or {}
     needed = {ROOT, VIDEOS_FILE, *(file for array in ARRAYS for file in array_files(array, settings))}
     for path in sorted(files.keys() | needed):
-        check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
+        check_file(folder, path, files, deep=checked_at_opening(path))
     attributes = json.loads((folder / ROOT).read_bytes())["attributes"]
     if attributes["shard"] != name or attributes["settings_digest"] != settings.digest:
         raise InputError(
