@@ -207,7 +207,7 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
     settings = Settings.from_json(manifest.attributes["settings"])
     whole = [Finding(DAMAGED, file, shard, array)]
     try:
-        arrays = {name: read_array(folder, name, settings) for name in ARRAYS}
+        arrays = {name: read_array(folder, name, settings, record) for name in ARRAYS}
         videos = read_table(folder / "videos.parquet", VIDEOS)["video_id"].to_pylist()
         firsts = [note["first_row"] for note in json.loads((folder / ROOT).read_bytes())["attributes"]["videos"]]
         bad = list(_bad_frames(shard, arrays) if array.startswith("frames/") else _bad_views(shard, arrays, settings))

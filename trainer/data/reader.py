@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +26,9 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
+from data_manifests.shard_videos import ShardVideo, read_attributes
 from data_manifests.tables import SCHEMAS, read_table
-from trainer.data.shard import Shard, Shards, Video
+from trainer.data.shard import Shard, Shards
 from trainer.place import Place
 
 VIEWS = ("rectangle", "mirrored", "sampler", "kept")
@@ -178,7 +178,7 @@ class Store:
         table = read_table(self._tables[name], SCHEMAS[name])
         return table.filter(pc.is_in(table["video_id"], pa.array(self.shards.of_video, pa.string())))
 
-    def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
+    def _decode(self, shard: Shard, video: ShardVideo, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
         offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
         images = np.empty((end - begin, video.height, video.width, 3), np.uint8)
         for image, row in zip(images, range(begin, end), strict=True):
@@ -204,9 +204,9 @@ class Store:
 
 
 def _read_settings(store: Path, manifest: Manifest) -> Settings:
-    attributes = json.loads(check_file(store, ROOT, manifest.files, deep=True).read_bytes())["attributes"]
+    attributes = read_attributes(check_file(store, ROOT, manifest.files, deep=True))
     check_version(attributes.get("format_version"), str(store))
-    settings = Settings.from_json(attributes["settings"])
+    settings = Settings.from_json(attributes.get("settings", {}))
     if settings.digest != manifest.settings_digest:
         raise InputError(
             f"the manifest of {store} belongs to a store of other settings",
