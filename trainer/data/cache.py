@@ -20,6 +20,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, SHARDS, checked_at_opening, digest
 from data_manifests.manifest import Files, check_file, manifest_bytes, write_atomically
 from data_manifests.object_store import ObjectStore
+from trainer.data.reader import check_finished
 from trainer.place import Remote
 
 FETCHING = ".fetching"
@@ -55,8 +56,10 @@ class ShardCache:
         One process fetches; others wait, and find what it fetched.
 
         Raises:
-            InputError: they do not fit in the cache, a file arrived damaged, or the object store refuses.
+            InputError: the store is unfinished, they do not fit in the cache, a file arrived damaged, or the object store
+                refuses.
         """
+        check_finished(self.manifest, self.place.url)
         wanted = {n: r.files or {} for n, r in self.manifest.shards.items() if split in (None, r.split)}
         content = manifest_bytes(self.manifest)
         with self._alone():

@@ -27,7 +27,7 @@ from data_manifests.layout import (
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
 from data_manifests.shard_videos import ShardVideo, read_attributes
-from data_manifests.tables import SCHEMAS, read_table
+from data_manifests.tables import checked_table
 from trainer.data.shard import Shard, Shards
 from trainer.place import Place
 
@@ -77,12 +77,7 @@ class Store:
         self.path = path
         self.place: Place = path
         manifest = load_manifest(path)
-        if manifest.lacks:
-            raise InputError(
-                f"the store at {path} is not finished",
-                found=f"{manifest.lacks} are to be built",
-                todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
-            )
+        check_finished(manifest, str(path))
         self.meta = _read_settings(path, manifest)
         self.priors: Float32[np.ndarray, "P 4"] = read_priors(path, manifest, self.meta.priors)
         records = {n: r for n, r in sorted(manifest.shards.items()) if split in (None, r.split)}
@@ -95,7 +90,9 @@ class Store:
         self.shards = Shards(path, records, self.meta)
         self._clip_ends = np.cumsum([record.clips for record in records.values()]).tolist()
         self.clips: int = self._clip_ends[-1]
-        self._tables = {name: check_file(path, place, manifest.files, deep=True) for name, place in TABLES.items()}
+        for table in TABLES.values():
+            check_file(path, table, manifest.files, deep=True)
+        self._files = manifest.files
         crcs = {name: {p: f.crc32c for p, f in (r.files or {}).items()} for name, r in records.items()}
         self.content_digest = digest({"settings": manifest.settings_digest, "shards": crcs})
 
@@ -113,12 +110,16 @@ class Store:
 
     @cached_property
     def videos(self) -> pa.Table:
-        """The split's videos, in the order of the shards (schema in `data_manifests.tables`)."""
+        """The split's videos, in the order of the shards (schema in `data_manifests.tables`).
+
+        Raises:
+            InputError: their table was damaged or replaced since the store was opened.
+        """
         return self._table("videos")
 
     @cached_property
     def tubes(self) -> pa.Table:
-        """The split's tubes (schema in `data_manifests.tables`)."""
+        """The split's tubes (schema in `data_manifests.tables`). Raises as `videos` does."""
         return self._table("tubes")
 
     def sample(self, clip: int, view: int) -> Sample:
@@ -175,7 +176,7 @@ class Store:
         return self.shards.names[index], clip - (self._clip_ends[index - 1] if index else 0)
 
     def _table(self, name: str) -> pa.Table:
-        table = read_table(self._tables[name], SCHEMAS[name])
+        table = checked_table(self.path, TABLES[name], self._files)
         return table.filter(pc.is_in(table["video_id"], pa.array(self.shards.of_video, pa.string())))
 
     def _decode(self, shard: Shard, video: ShardVideo, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
@@ -200,6 +201,16 @@ class Store:
             f"{shard.folder / array}, row {row} is damaged ({what})",
             found="its checksum does not fit",
             todo=f"python -m pipeline verify {self.path} --repair",
+        )
+
+
+def check_finished(manifest: Manifest, where: str) -> None:
+    """Raises InputError, naming where the store lies, if a part of it is to be built yet."""
+    if manifest.lacks:
+        raise InputError(
+            f"the store at {where} is not finished",
+            found=f"{manifest.lacks} are to be built",
+            todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
         )
 
 

@@ -282,6 +282,14 @@ def read_tables(store: Path) -> object:
     return opened.videos, opened.tubes
 
 
+@pytest.mark.parametrize("name", ["videos", "tubes"])
+def test_a_table_that_is_replaced_after_opening(store: Path, name: str) -> None:
+    """It is read when it is asked for, perhaps hours later."""
+    opened, place = Store.open(store), store / "tables" / f"{name}.parquet"
+    place.write_bytes(place.read_bytes()[:-1] + b"?")
+    assert f"{name}.parquet is damaged" in refusal(getattr, opened, name)
+
+
 def test_an_unfinished_store(store: Path) -> None:
     manifest: Manifest = load_manifest(store)
     save_manifest(manifest.with_shard("train-00001", replace(manifest.shards["train-00001"], files=None)), store)
