@@ -1,4 +1,8 @@
-"""One shard of a store, open: its arrays memory-mapped, its files checked against the manifest."""
+"""One shard of a store, open: its arrays memory-mapped, its files checked against the manifest.
+
+A file that is cut off while it is mapped ends the process that reads from it by SIGBUS, without a message. Nothing here cuts a
+file off: builds and repairs put new ones in their places, and who has mapped the old ones keeps them.
+"""
 
 from __future__ import annotations
 
