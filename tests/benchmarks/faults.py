@@ -358,7 +358,7 @@ def _inject(task: tuple[Stores, Path, int]) -> Caught:
 def main() -> None:
     """Prints a line a fault, and fails if one was silent."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=280)
+    parser.add_argument("--faults", type=int, default=340)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
