@@ -11,6 +11,7 @@ import numpy as np
 
 from data_manifests.errors import InputError
 from data_manifests.layout import ARRAYS, ROOT, Settings, data_file, row_shape
+from data_manifests.manifest import ShardRecord
 
 
 class ArrayFile(NamedTuple):
@@ -32,11 +33,22 @@ def array_files(array: str, settings: Settings) -> tuple[str, str]:
     return f"{array}/{ROOT}", data_file(Path(array), axes).as_posix()
 
 
-def array_file(folder: Path, array: str, settings: Settings) -> ArrayFile:
+def _rows(array: str, record: ShardRecord, views: int) -> int | None:
+    """How many rows an array has in the shard that was recorded; None: its metadata alone tell."""
+    view_rows = record.clips * (1 + views)
+    rows: dict[str, int | None] = {
+        "frames/bytes": None, "frames/offsets": record.frames + 1,
+        "targets/offsets": view_rows + 1, "targets/crc32c": view_rows,
+    }  # fmt: skip
+    of_group = {"frames": record.frames, "clips": record.clips, "views": record.clips, "targets": record.targets}
+    return rows.get(array, of_group[array.split("/")[0]])
+
+
+def array_file(folder: Path, array: str, settings: Settings, record: ShardRecord) -> ArrayFile:
     """One of `data_manifests.layout.ARRAYS` in a shard's folder; its file is as large as its metadata tell, at least.
 
     Raises:
-        InputError: its metadata are not of such an array, or tell of more than its file holds.
+        InputError: its metadata are not of such an array, tell of more than its file holds, or of other rows than recorded.
         OSError: a file is missing.
     """
     metadata, data = (folder / name for name in array_files(array, settings))
@@ -55,4 +67,10 @@ def array_file(folder: Path, array: str, settings: Settings) -> ArrayFile:
             f"{data} does not hold the array that its metadata tell of", found=str(error),
             wanted=f"{name}, rows of shape {row}", todo="python -m pipeline verify STORE --repair",
         ) from error  # fmt: skip
+    rows = _rows(array, record, settings.views)
+    if rows is not None and shape[0] != rows:
+        raise InputError(
+            f"{folder} is not the shard that was recorded", found=f"{shape[0]} rows of {array}", wanted=f"{rows}",
+            todo="python -m pipeline verify STORE --repair",
+        )  # fmt: skip
     return found

@@ -233,7 +233,10 @@ def copy_is_ahead(manifest: Manifest, store: Path) -> bool:
 
 def _shard(raw: dict[str, Any]) -> ShardRecord:
     files = None if raw["files"] is None else _files(raw["files"])
-    return ShardRecord(**{**raw, "videos": tuple(raw["videos"]), "files": files})
+    record = ShardRecord(**{**raw, "videos": tuple(map(plain_path, raw["videos"])), "files": files})
+    if {type(record.frames), type(record.clips), type(record.targets)} != {int}:
+        raise TypeError(f"{record.frames!r:.40} frames, {record.clips!r:.40} clips, {record.targets!r:.40} targets")
+    return record
 
 
 def _files(raw: dict[str, Any]) -> Files:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,10 @@ from PIL import Image
 
 from data_manifests.array_file import array_file, array_files
 from data_manifests.errors import InputError
-from data_manifests.layout import MOST_PIXELS, ROOT, SHARDS, Settings, data_file, frame_crc32c
+from data_manifests.layout import MOST_PIXELS, SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
+from data_manifests.shard_videos import shard_videos
 from data_manifests.tables import boxes_of, checked_table
 from pipeline.reconcile import Tube
 
@@ -57,10 +56,9 @@ class StoredShard:
     ) -> None:
         """Raises InputError: one of its small files is missing or damaged."""
         self.name, self.settings, self.split, self.files = name, settings, record.split, record.files or {}
-        self.folder, self._remote = store / SHARDS / name, remote
+        self.folder, self._record, self._remote = store / SHARDS / name, record, remote
         for small in [file for file in self.files if file.endswith(".json")]:
             check_file(self.folder, small, self.files, deep=True)
-        self.attributes: dict[str, Any] = json.loads((self.folder / ROOT).read_bytes())["attributes"]
 
     def __getitem__(self, array: str) -> np.ndarray:
         """A whole array, by its name in `data_manifests.layout.ARRAYS`.
@@ -69,7 +67,7 @@ class StoredShard:
             InputError: its file is damaged, or its metadata tell of more than there is.
         """
         check_file(self.folder, array_files(array, self.settings)[1], self.files, deep=True)
-        return read_array(self.folder, array, self.settings)
+        return read_array(self.folder, array, self.settings, self._record)
 
     def table(self, name: str) -> pa.Table:
         """The shard's `videos` or `tubes`. Raises as an array does."""
@@ -77,21 +75,21 @@ class StoredShard:
 
     @cached_property
     def videos(self) -> tuple[StoredVideo, ...]:
-        """In the order of the shard's videos.parquet."""
+        """In the order of the shard's videos.parquet.
+
+        Raises:
+            InputError: the shard is another's, not the recorded one, or holds what no build makes.
+        """
         table = self.table("tubes")
         index, label, first = (table[name].to_pylist() for name in ("tube", "label", "first_frame"))
         tubes: dict[str, list[Tube]] = {}
         for row, video_id in enumerate(table["video_id"].to_pylist()):
             tubes.setdefault(video_id, []).append(Tube(index[row], label[row], first[row], boxes_of(table, row)))
-        notes = {note["video_id"]: note for note in self.attributes["videos"]}
+        videos = shard_videos(self.folder, self.table("videos"), self.name, self.settings, self._record)
         return tuple(
-            StoredVideo(
-                video["video_id"], row, video["frames"], video["width"], video["height"],
-                notes[video["video_id"]]["first_row"], notes[video["video_id"]]["decoder"],
-                tuple(notes[video["video_id"]]["rules"]), tuple(tubes.get(video["video_id"], ())),
-            )
-            for row, video in enumerate(self.table("videos").to_pylist())
-        )  # fmt: skip
+            StoredVideo(**video._asdict(), row=row, tubes=tuple(tubes.get(video.video_id, ())))
+            for row, video in enumerate(videos)
+        )
 
     def encoded(self, video: StoredVideo, start: int, stop: int) -> list[bytes]:
         """The stored bytes of frames `start` to `stop` of a video, their checksums checked.
@@ -161,14 +159,14 @@ class StoredShard:
         return self["clips/first_frame"]
 
 
-def read_array(folder: Path, array: str, settings: Settings) -> np.ndarray:
+def read_array(folder: Path, array: str, settings: Settings, record: ShardRecord) -> np.ndarray:
     """A whole array of a shard's folder, not checked but for what its metadata claim.
 
     Raises:
-        InputError: its metadata are not of such an array, or tell of more than its file holds.
+        InputError: its metadata are not of such an array, tell of more than its file holds, or of other rows than recorded.
         OSError: a file is missing.
     """
-    found = array_file(folder, array, settings)
+    found = array_file(folder, array, settings, record)
     return np.fromfile(found.path, found.dtype, found.values).reshape(found.shape)
 
 

@@ -23,6 +23,7 @@ from data_manifests.layout import (
     SHARDS,
     TABLES,
     Settings,
+    checked_at_opening,
     file_crc32c,
     frame_crc32c,
     view_crc32c,
@@ -117,7 +118,7 @@ def unfinished_parts(manifest: Manifest, what: str) -> list[Finding]:
 
 def is_small(folder: str, path: str) -> bool:
     """Whether a file's checksum is checked each time that the store is opened."""
-    return not folder or path.endswith((".json", ".parquet"))
+    return not folder or checked_at_opening(path)
 
 
 def repair(
@@ -210,7 +211,7 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
     settings = Settings.from_json(manifest.attributes["settings"])
     whole = [Finding(DAMAGED, file, shard, array)]
     try:
-        arrays = {name: read_array(folder, name, settings) for name in ARRAYS}
+        arrays = {name: read_array(folder, name, settings, record) for name in ARRAYS}
         videos = read_table(folder / "videos.parquet", VIDEOS)["video_id"].to_pylist()
         firsts = [note["first_row"] for note in json.loads((folder / ROOT).read_bytes())["attributes"]["videos"]]
         bad = list(_bad_frames(shard, arrays) if array.startswith("frames/") else _bad_views(shard, arrays, settings))

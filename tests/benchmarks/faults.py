@@ -25,10 +25,13 @@ from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, MANIFEST_COPY
 from pipeline.jobs import _start_worker
 from pipeline.verify import verify
-from tests.pipeline.small_store import build_small, tree, write_dataset
+from tests.pipeline.own_data import moving_square, write_video
+from tests.pipeline.small_store import VIDEOS, build_small, tree, write_dataset
 from trainer.data.reader import Store
 
 PAGE = 4096
+FRAMES = "raw"
+"""Of the good store. Any bytes are a picture then; a JPEG of another build mostly has another size."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +51,45 @@ class Caught:
 
 @dataclass(frozen=True)
 class Stores:
-    """A good store, its files and what is read from it, and others to take wrong parts from."""
+    """A good store, its files and what is read from it, and others to take wrong parts from.
+
+    The twins are of the same settings and videos by name, number and size, with other pixels and with another class.
+    """
 
     good: Path
     files: dict[str, int]
     content: str
     older: Path
     others: tuple[Path, ...]
+    twins: tuple[Path, ...]
 
 
 def prepare(folder: Path) -> Stores:
-    """Builds a dataset, its store, an older state of it, and stores of other settings."""
+    """Builds a dataset, its store, an older state of it, stores of other settings, and its twins."""
     root = folder / "dataset"
     write_dataset(root)
-    build_small(root, folder / "good")
-    build_small(root, folder / "older", split="train")
+    build_small(root, folder / "good", frames=FRAMES)
+    build_small(root, folder / "older", frames=FRAMES, split="train")
     changed = ({"seed": 1}, {"K": 5}, {"positive_overlap": 0.6}, {"frames": "jpeg:90"})
     others = tuple(folder / f"other-{number}" for number in range(len(changed)))
     for store, settings in zip(others, changed, strict=True):
-        build_small(root, store, **settings)
-    good = folder / "good"
-    return Stores(good, tree(good), everything(good), folder / "older", others)
+        build_small(root, store, **{"frames": FRAMES, **settings})
+    good, twins = folder / "good", (folder / "other-pixels", folder / "other-class")
+    for twin, change in zip(twins, (_other_pixels, _other_class), strict=True):
+        theirs = Path(shutil.copytree(root, folder / f"{twin.name}-dataset"))
+        change(theirs)
+        build_small(theirs, twin, frames=FRAMES)
+    return Stores(good, tree(good), everything(good), folder / "older", others, twins)
+
+
+def _other_pixels(root: Path) -> None:
+    for video, frames in VIDEOS.items():
+        write_video(root / "videos" / f"{video}.avi", [255 - frame for frame in moving_square(frames)])
+
+
+def _other_class(root: Path) -> None:
+    boxes = root / "boxes.csv"
+    boxes.write_text(boxes.read_text().replace(",0,Run,", ",0,Jump,"))
 
 
 def everything(path: Path) -> str:
@@ -141,10 +162,10 @@ def _flip(content: bytearray, rng: random.Random) -> bytes:
 
 
 def _flip_used(stores: Stores, copy: Path, rng: random.Random) -> str:
-    """A bit of a byte that a row covers: not of padding."""
+    """A bit of a byte that a row's checksum covers: not of padding."""
     shards = Store.open(copy).shards
     shard = shards[rng.choice(shards.names)]
-    name = rng.choice(sorted(name for name in shard.arrays if name != "clips/tubes"))
+    name = rng.choice(sorted(shard.arrays.keys() - {"clips/tubes", "frames/crc32c", "targets/crc32c"}))
     array = shard.arrays[name]
     path = shard.folder / name / "c" / "/".join("0" * array.ndim)
     content = bytearray(path.read_bytes())
@@ -225,6 +246,19 @@ def _anothers_file(stores: Stores, copy: Path, rng: random.Random) -> str:
     return f"{_name(path, copy)} of {other.name}"
 
 
+def _twins(part: str) -> Fault:
+    """A shard, or a folder of it, as a twin has it."""
+
+    def fault(stores: Stores, copy: Path, rng: random.Random) -> str:
+        place = rng.choice(sorted((copy / "shards").iterdir())) / part
+        twin = rng.choice(stores.twins)
+        shutil.rmtree(place)
+        shutil.copytree(twin / place.relative_to(copy), place)
+        return f"{_name(place, copy)} of {twin.name}"
+
+    return fault
+
+
 def _anothers_manifest(stores: Stores, copy: Path, rng: random.Random) -> str:
     other = rng.choice((stores.older, *stores.others))
     for name in (MANIFEST, MANIFEST_COPY)[: rng.choice((1, 2))]:
@@ -245,6 +279,9 @@ FAULTS: dict[str, Fault] = {
     "shards swapped": _shards_swapped,
     "another build's shard": _anothers_shard,
     "another build's file": _anothers_file,
+    "a twin's shard": _twins(""),
+    "a twin's frames": _twins("frames"),
+    "a twin's targets": _twins("targets"),
     "an older or another manifest": _anothers_manifest,
     "grown": _changed(lambda content, rng: content + rng.randbytes(rng.randrange(1, 9000))),
 }
@@ -266,7 +303,7 @@ def kill_builds(folder: Path, kills: int, seed: int) -> tuple[int, int]:
             took = _kill_one(root, store, workers, rng.uniform(0, longest[workers]), rng)
             killed += took is None
             longest[workers] = min(longest[workers], took or longest[workers])
-        build_small(root, store)
+        build_small(root, store, frames=FRAMES)
         if tree(store) != good:
             raise SystemExit(f"{store} differs from an undisturbed build")
         if verify(store, deep=True):
@@ -294,14 +331,14 @@ def _kill_one(root: Path, store: Path, workers: int, after: float, rng: random.R
 
 def _build(root: Path, store: Path, workers: int) -> None:
     if not workers:
-        build_small(root, store)
+        build_small(root, store, frames=FRAMES)
         return
     with (
         suppress(InputError),  # one of its workers was killed
         ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_worker) as pool,
     ):
         pool.submit(os.getpid).result()  # forks them before the lock is taken, which they would hold on to
-        build_small(root, store, executor=pool)
+        build_small(root, store, executor=pool, frames=FRAMES)
 
 
 def _children(pid: int) -> list[int]:
@@ -321,7 +358,7 @@ def _inject(task: tuple[Stores, Path, int]) -> Caught:
 def main() -> None:
     """Prints a line a fault, and fails if one was silent."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=280)
+    parser.add_argument("--faults", type=int, default=340)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

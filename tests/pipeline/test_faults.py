@@ -10,6 +10,8 @@ import pytest
 from data_manifests.layout import MANIFEST, MANIFEST_COPY
 from pipeline.verify import verify
 from tests.benchmarks.faults import FAULTS, Stores, inject, prepare
+from tests.pipeline.small_store import refusal
+from trainer.data.reader import Store
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,22 @@ def test_every_file_is_watched(stores: Stores, tmp_path: Path, how: str) -> None
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         (store / name).write_bytes(content)
     assert {finding.file for finding in verify(store, deep=how != "grown")} == names
+
+
+def test_another_build_of_the_same_settings_is_refused_at_opening(stores: Stores, tmp_path: Path) -> None:
+    """Its rows have good checksums and its files the recorded sizes; only the manifest knows that they are others."""
+    store = Path(shutil.copytree(stores.good, tmp_path / "copy"))
+    pixels, classes = stores.twins
+    for twin, part, file in ((pixels, "", "frames"), (pixels, "frames", "frames"), (classes, "targets", "targets")):
+        place = store / "shards" / "train-00000" / part
+        shutil.rmtree(place)
+        shutil.copytree(twin / place.relative_to(store), place)
+        damaged = f"shards/train-00000/{file}/crc32c/c/0"
+        assert f"{store / damaged} is damaged" in refusal(Store.open, store)
+        assert damaged in [finding.file for finding in verify(store)]
+        shutil.rmtree(place)
+        shutil.copytree(stores.good / place.relative_to(store), place)
+    assert Store.open(store).clips
 
 
 @pytest.mark.parametrize("seed", range(4))

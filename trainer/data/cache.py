@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, SHARDS, digest
+from data_manifests.layout import MANIFEST, SHARDS, checked_at_opening, digest
 from data_manifests.manifest import Files, check_file, manifest_bytes, write_atomically
 from data_manifests.object_store import ObjectStore
+from trainer.data.reader import check_finished
 from trainer.place import Remote
 
 FETCHING = ".fetching"
@@ -55,8 +56,10 @@ class ShardCache:
         One process fetches; others wait, and find what it fetched.
 
         Raises:
-            InputError: they do not fit in the cache, a file arrived damaged, or the object store refuses.
+            InputError: the store is unfinished, they do not fit in the cache, a file arrived damaged, or the object store
+                refuses.
         """
+        check_finished(self.manifest, self.place.url)
         wanted = {n: r.files or {} for n, r in self.manifest.shards.items() if split in (None, r.split)}
         content = manifest_bytes(self.manifest)
         with self._alone():
@@ -91,9 +94,7 @@ class ShardCache:
             return False
         try:
             for name in files:
-                check_file(
-                    self.folder / part, name, files, deep=deep or not part or name.endswith((".json", ".parquet"))
-                )
+                check_file(self.folder / part, name, files, deep=deep or not part or checked_at_opening(name))
         except InputError as error:
             what = f"{error.what}{f' ({error.found})' if error.found else ''}"
             print(f"the cache is damaged: {what}; it is fetched again", file=sys.stderr, flush=True)

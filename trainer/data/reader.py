@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +26,9 @@ from data_manifests.layout import (
 )
 from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.priors import read_priors
-from data_manifests.tables import SCHEMAS, read_table
-from trainer.data.shard import Shard, Shards, Video
+from data_manifests.shard_videos import ShardVideo, read_attributes
+from data_manifests.tables import checked_table
+from trainer.data.shard import Shard, Shards
 from trainer.place import Place
 
 VIEWS = ("rectangle", "mirrored", "sampler", "kept")
@@ -77,12 +77,7 @@ class Store:
         self.path = path
         self.place: Place = path
         manifest = load_manifest(path)
-        if manifest.lacks:
-            raise InputError(
-                f"the store at {path} is not finished",
-                found=f"{manifest.lacks} are to be built",
-                todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
-            )
+        check_finished(manifest, str(path))
         self.meta = _read_settings(path, manifest)
         self.priors: Float32[np.ndarray, "P 4"] = read_priors(path, manifest, self.meta.priors)
         records = {n: r for n, r in sorted(manifest.shards.items()) if split in (None, r.split)}
@@ -95,7 +90,9 @@ class Store:
         self.shards = Shards(path, records, self.meta)
         self._clip_ends = np.cumsum([record.clips for record in records.values()]).tolist()
         self.clips: int = self._clip_ends[-1]
-        self._tables = {name: check_file(path, place, manifest.files, deep=True) for name, place in TABLES.items()}
+        for table in TABLES.values():
+            check_file(path, table, manifest.files, deep=True)
+        self._files = manifest.files
         crcs = {name: {p: f.crc32c for p, f in (r.files or {}).items()} for name, r in records.items()}
         self.content_digest = digest({"settings": manifest.settings_digest, "shards": crcs})
 
@@ -113,12 +110,16 @@ class Store:
 
     @cached_property
     def videos(self) -> pa.Table:
-        """The split's videos, in the order of the shards (schema in `data_manifests.tables`)."""
+        """The split's videos, in the order of the shards (schema in `data_manifests.tables`).
+
+        Raises:
+            InputError: their table was damaged or replaced since the store was opened.
+        """
         return self._table("videos")
 
     @cached_property
     def tubes(self) -> pa.Table:
-        """The split's tubes (schema in `data_manifests.tables`)."""
+        """The split's tubes (schema in `data_manifests.tables`). Raises as `videos` does."""
         return self._table("tubes")
 
     def sample(self, clip: int, view: int) -> Sample:
@@ -175,10 +176,10 @@ class Store:
         return self.shards.names[index], clip - (self._clip_ends[index - 1] if index else 0)
 
     def _table(self, name: str) -> pa.Table:
-        table = read_table(self._tables[name], SCHEMAS[name])
+        table = checked_table(self.path, TABLES[name], self._files)
         return table.filter(pc.is_in(table["video_id"], pa.array(self.shards.of_video, pa.string())))
 
-    def _decode(self, shard: Shard, video: Video, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
+    def _decode(self, shard: Shard, video: ShardVideo, begin: int, end: int) -> UInt8[np.ndarray, "n height width 3"]:
         offsets, stream, crcs = (shard.arrays[f"frames/{name}"] for name in ("offsets", "bytes", "crc32c"))
         images = np.empty((end - begin, video.height, video.width, 3), np.uint8)
         for image, row in zip(images, range(begin, end), strict=True):
@@ -203,10 +204,20 @@ class Store:
         )
 
 
+def check_finished(manifest: Manifest, where: str) -> None:
+    """Raises InputError, naming where the store lies, if a part of it is to be built yet."""
+    if manifest.lacks:
+        raise InputError(
+            f"the store at {where} is not finished",
+            found=f"{manifest.lacks} are to be built",
+            todo="wait for its `python -m pipeline build`, or run it again; it goes on from there",
+        )
+
+
 def _read_settings(store: Path, manifest: Manifest) -> Settings:
-    attributes = json.loads(check_file(store, ROOT, manifest.files, deep=True).read_bytes())["attributes"]
+    attributes = read_attributes(check_file(store, ROOT, manifest.files, deep=True))
     check_version(attributes.get("format_version"), str(store))
-    settings = Settings.from_json(attributes["settings"])
+    settings = Settings.from_json(attributes.get("settings", {}))
     if settings.digest != manifest.settings_digest:
         raise InputError(
             f"the manifest of {store} belongs to a store of other settings",

@@ -1,35 +1,27 @@
-"""One shard of a store, open: its arrays memory-mapped, its files checked against the manifest."""
+"""One shard of a store, open: its arrays memory-mapped, its files checked against the manifest.
+
+A file that is cut off while it is mapped ends the process that reads from it by SIGBUS, without a message. Nothing here cuts a
+file off: builds and repairs put new ones in their places, and who has mapped the old ones keeps them.
+"""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from data_manifests.array_file import array_file, array_files
-from data_manifests.errors import InputError
-from data_manifests.layout import ARRAYS, MOST_PIXELS, ROOT, SHARDS, Settings
-from data_manifests.manifest import ShardRecord, check_file, plain_path
+from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, checked_at_opening
+from data_manifests.manifest import ShardRecord, check_file
+from data_manifests.shard_videos import ShardVideo, shard_videos
 from data_manifests.tables import VIDEOS, read_table
 
 VIDEOS_FILE = "videos.parquet"
 OPEN_AT_ONCE = 3000
 """Shards that a process maps at a time: of the 65,530 pieces of memory that Linux allows it, each takes 18."""
-
-
-class Video(NamedTuple):
-    """One video of the store, and where its frames lie."""
-
-    video_id: str
-    frames: int
-    width: int
-    height: int
-    first_row: int
 
 
 @dataclass(frozen=True)
@@ -39,10 +31,9 @@ class Shard:
     name: str
     folder: Path
     arrays: dict[str, np.ndarray]
-    videos: tuple[Video, ...]
-    clips: int
+    videos: tuple[ShardVideo, ...]
 
-    def video(self, video_id: str) -> Video:
+    def video(self, video_id: str) -> ShardVideo:
         """One of its videos."""
         return next(video for video in self.videos if video.video_id == video_id)
 
@@ -77,51 +68,22 @@ class Shards:
 
 
 def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) -> Shard:
-    """Opens a shard. Sizes of all its files and checksums of the small ones are checked here.
+    """Opens a shard. Sizes of all its files and checksums of the small ones are checked here, the rows' checksums among them.
 
     Raises:
-        InputError: a file is missing or damaged, or the shard is another's.
+        InputError: a file is missing or damaged, or the shard is another's, not the recorded one, or holds what no build makes.
     """
     folder, files = store / SHARDS / name, record.files or {}
     needed = {ROOT, VIDEOS_FILE, *(file for array in ARRAYS for file in array_files(array, settings))}
     for path in sorted(files.keys() | needed):
-        check_file(folder, path, files, deep=path.endswith((".json", ".parquet")))
-    attributes = json.loads((folder / ROOT).read_bytes())["attributes"]
-    if attributes["shard"] != name or attributes["settings_digest"] != settings.digest:
-        raise InputError(
-            f"{folder} is a shard of another store or place",
-            found=f"{attributes['shard']}, settings {attributes['settings_digest'][:12]}",
-            wanted=f"{name}, settings {settings.digest[:12]}",
-            todo="python -m pipeline verify STORE --repair",
-        )
-    arrays = {array: _map(folder, array, settings) for array in ARRAYS}
-    rows = read_table(folder / VIDEOS_FILE, VIDEOS).to_pylist()
-    try:
-        videos = tuple(_video(row, note) for row, note in zip(rows, attributes["videos"], strict=True))
-    except ValueError as error:
-        raise InputError(
-            f"{folder} holds what no build makes", found=str(error), todo="build the store anew"
-        ) from error
-    shard = Shard(name, folder, arrays, videos, len(arrays["clips/video"]))
-    if shard.clips != record.clips or tuple(video.video_id for video in videos) != record.videos:
-        raise InputError(
-            f"{folder} is not the shard that was recorded",
-            found=f"{shard.clips} clips of {len(videos)} videos",
-            wanted=f"{record.clips} clips of {len(record.videos)} videos, by name",
-            todo="python -m pipeline verify STORE --repair",
-        )
-    return shard
+        check_file(folder, path, files, deep=checked_at_opening(path))
+    videos = shard_videos(folder, read_table(folder / VIDEOS_FILE, VIDEOS), name, settings, record)
+    arrays = {array: _map(folder, array, settings, record) for array in ARRAYS}
+    return Shard(name, folder, arrays, videos)
 
 
-def _video(row: dict[str, Any], note: dict[str, Any]) -> Video:
-    video = Video(plain_path(row["video_id"]), row["frames"], row["width"], row["height"], note["first_row"])
-    if not 0 < video.width * video.height <= MOST_PIXELS:
-        raise ValueError(f"frames of {video.width} x {video.height}, of {video.video_id}")
-    return video
-
-
-def _map(folder: Path, array: str, settings: Settings) -> np.ndarray:
-    path, dtype, shape = found = array_file(folder, array, settings)
+def _map(folder: Path, array: str, settings: Settings, record: ShardRecord) -> np.ndarray:
+    path, dtype, shape = found = array_file(folder, array, settings, record)
     if not found.values:
         return np.zeros(shape, dtype)
     # torch's mapping, because it keeps no descriptor open: numpy's keeps one an array, thousands in a large store

@@ -72,6 +72,18 @@ def test_ranks_and_workers_fetch_every_shard_once(
     assert len(fetched) == len(set(fetched)) == len(tree(small_store)) - 2  # all but the manifest and its copy
 
 
+@pytest.mark.parametrize("split", ["train", "test", None])
+def test_an_unfinished_store(s3: str, small_store: Path, tmp_path: Path, split: str | None) -> None:
+    """As while its build puts one shard after another: nothing is fetched of it."""
+    remote, whole = ObjectStore(f"{s3}/unfinished"), load_manifest(small_store)
+    unbuilt = whole.with_shard("train-00001", replace(whole.shards["train-00001"], files=None))
+    remote.put_manifest(replace(unbuilt, files={n: f for n, f in whole.files.items() if "tables" not in n}))
+    message = refusal(open_place, Remote(remote.url, tmp_path / "cache", GB), split)
+    assert f"the store at {remote.url} is not finished" in message
+    assert "1 of 3 shards are to be built" in message
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
 def test_killed_while_it_fetches(url: str, small_store: Path, tmp_path: Path) -> None:
     place = Remote(url, tmp_path / "cache", GB)
     command = [sys.executable, "-m", "tests.trainer.data.killed_fetch", url, str(place.cache), "6"]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from data_manifests.layout import ARRAYS, MANIFEST, digest, file_crc32c, frame_c
 from data_manifests.manifest import FileRecord, Manifest, file_records, load_manifest, save_manifest
 from pipeline.decoding import encode_frame
 from pipeline.frames import open_frames
+from pipeline.stored import built_shards
 from tests.data_manifests.parquet_bombs import BOMBS
 from tests.pipeline.small_store import SHARDS, VIDEOS, VIEWS, K, build_small, refusal
 from trainer.data.reader import Store
@@ -280,6 +282,14 @@ def read_tables(store: Path) -> object:
     return opened.videos, opened.tubes
 
 
+@pytest.mark.parametrize("name", ["videos", "tubes"])
+def test_a_table_that_is_replaced_after_opening(store: Path, name: str) -> None:
+    """It is read when it is asked for, perhaps hours later."""
+    opened, place = Store.open(store), store / "tables" / f"{name}.parquet"
+    place.write_bytes(place.read_bytes()[:-1] + b"?")
+    assert f"{name}.parquet is damaged" in refusal(getattr, opened, name)
+
+
 def test_an_unfinished_store(store: Path) -> None:
     manifest: Manifest = load_manifest(store)
     save_manifest(manifest.with_shard("train-00001", replace(manifest.shards["train-00001"], files=None)), store)
@@ -292,7 +302,8 @@ def test_of_many_shards_a_few_are_open_at_a_time(
     small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is damaged is refused when its shard is opened, which is then no longer at the start."""
-    expected = [Store.open(small_store).sample(clip, 1) for clip in range(Store.open(small_store).clips)]
+    whole = Store.open(small_store)
+    expected = [whole.sample(clip, 1) for clip in range(whole.clips)]
     monkeypatch.setattr("trainer.data.shard.OPEN_AT_ONCE", 1)
     opened = Store.open(small_store)
     assert opened.shards._open.cache_info().currsize == 0
@@ -317,3 +328,74 @@ def test_a_shard_that_the_manifest_does_not_describe(small_store: Path, tmp_path
     for other in (replace(record, clips=record.clips + 1), replace(record, videos=record.videos[::-1])):
         save_manifest(manifest.with_shard("train-00000", other), store)
         assert "is not the shard that was recorded" in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "told"),
+    [
+        ("", {}, "train-00000/zarr.json is not what a build makes"),
+        ("", [], "train-00000/zarr.json is not what a build makes"),
+        ("attributes", [1], "train-00000/zarr.json is not what a build makes"),
+        ("attributes shard", ["train-00000"], "is a shard of another store or place"),
+        ("attributes settings_digest", None, "is a shard of another store or place"),
+        ("attributes videos", None, "holds what no build makes"),
+        ("attributes videos", [], "holds what no build makes"),
+        ("attributes videos", [{}, {}, {}], "holds what no build makes"),
+        ("attributes videos 1 first_row", 19, "Run/v_1 from row 19, Run/v_1 is there from row 20"),
+        ("attributes videos 1 first_row", "20", "Run/v_1 from row 20, Run/v_1 is there from row 20"),
+        ("attributes videos 1 video_id", "Run/v_2", "Run/v_2 from row 20, Run/v_1 is there from row 20"),
+        ("attributes videos 1 rules", 1, "holds what no build makes"),
+    ],
+)
+def test_attributes_that_no_build_makes(store: Path, where: str, value: object, told: str) -> None:
+    """With good checksums, for who trains and for who looks."""
+    path = store / "shards/train-00000/zarr.json"
+    holder = {"": json.loads(path.read_bytes())}
+    place: Any = holder
+    *above, last = [int(key) if key.isdigit() else key for key in ("", *where.split())]
+    for key in above:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(holder[""]))
+    resign(store, "train-00000")
+    assert told in refusal(Store.open, store)
+    assert told in refusal(lambda: [shard.videos for shard in built_shards(store)])
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "shards/train-00000/zarr.json"])
+def test_attributes_that_nest_endlessly(store: Path, place: str) -> None:
+    (store / place).write_text("[" * 100_000)
+    resign(store, "train-00000")
+    resign_root(store, "zarr.json")
+    assert f"{place} is not what a build makes" in refusal(Store.open, store)
+
+
+@pytest.mark.parametrize("array", sorted(ARRAYS.keys() - {"frames/bytes"}))
+def test_an_array_shorter_than_the_others(store: Path, array: str) -> None:
+    path = store / "shards/train-00000" / array / "zarr.json"
+    told = json.loads(path.read_bytes())
+    rows = told["shape"][0]
+    path.write_text(json.dumps({**told, "shape": [rows - 1, *told["shape"][1:]]}))
+    resign(store, "train-00000")
+    message = refusal(Store.open, store)
+    assert "train-00000 is not the shard that was recorded" in message
+    assert f"found: {rows - 1} rows of {array}" in message
+    assert f"wanted: {rows}" in message
+    assert "is not the shard that was recorded" in refusal(lambda: [shard[array] for shard in built_shards(store)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"videos": [[1]]}, "manifest.json is damaged"),
+        ({"clips": "42"}, "manifest.json is damaged"),
+        ({"frames": 1.5}, "manifest.json is damaged"),
+        ({"split": "test"}, "is not the shard that was recorded"),
+        ({"frames": 62}, "is not the shard that was recorded"),
+        ({"targets": 1}, "is not the shard that was recorded"),
+    ],
+)
+def test_a_manifest_that_tells_of_another_shard(store: Path, changed: dict[str, object], told: str) -> None:
+    """With a good digest. Test videos would be trained on, if it said so."""
+    edit_manifest(store, lambda raw: raw["shards"]["train-00000"].update(changed))
+    assert told in refusal(Store.open, store)
