@@ -205,6 +205,9 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         claimed = raw.pop("digest")
         if claimed != digest(raw):
             raise ValueError("its digest does not fit its content")
+        for part in ("attributes", "shards", "skipped", "files"):
+            if not isinstance(raw[part], dict):
+                raise TypeError(f"{part} that are {raw[part]!r:.40}")
         shards = {plain_path(name): _shard(record) for name, record in raw["shards"].items()}
         return Manifest(raw["settings_digest"], raw["attributes"], shards, raw["skipped"], _files(raw["files"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -240,7 +243,11 @@ def _shard(raw: dict[str, Any]) -> ShardRecord:
 
 
 def _files(raw: dict[str, Any]) -> Files:
-    return {plain_path(name): FileRecord(**record) for name, record in raw.items()}
+    files = {plain_path(name): FileRecord(**record) for name, record in raw.items()}
+    for name, record in files.items():
+        if {type(record.size), type(record.crc32c)} != {int}:
+            raise TypeError(f"{name} of {record.size!r:.40} bytes, crc32c {record.crc32c!r:.40}")
+    return files
 
 
 def plain_path(name: str) -> str:

@@ -71,6 +71,18 @@ def resign(store: Path, shard: str) -> None:
     save_manifest(manifest.with_shard(shard, record), store)
 
 
+@pytest.mark.parametrize("part", ["attributes", "shards", "skipped", "files", "a record"])
+def test_a_manifest_whose_parts_are_of_other_kinds(store: Path, part: str) -> None:
+    raw = json.loads((store / MANIFEST).read_bytes())
+    if part == "a record":
+        next(iter(raw["files"].values()))["size"] = "1"
+    else:
+        raw[part] = []
+    del raw["digest"]
+    (store / MANIFEST).write_text(json.dumps({**raw, "digest": digest(raw)}))
+    assert "is damaged\n  found: Type" in refusal(load_manifest, store)
+
+
 @pytest.mark.parametrize("shape", [[10**18], [10**30], [-1], [10**10], "4", None, [5, 5]])
 def test_absurd_shapes_with_a_good_checksum(store: Path, shape: object) -> None:
     for array, look in (("targets/label", describe_store), ("frames/offsets", report_data)):
