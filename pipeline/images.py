@@ -21,10 +21,13 @@ _ORIENTATION = 0x0112
 
 
 class Picture(NamedTuple):
-    """A decoded image, RGB, and its file's bytes, if they are a JPEG in colour, which can be stored as it is."""
+    """A decoded image, RGB; its file's bytes, if they are a JPEG in colour, which can be stored as it is; and whether it
+    is of a video file of which a packet up to here held two frames (packed B-frames).
+    """
 
     pixels: UInt8[np.ndarray, "height width 3"]
     jpeg: bytes | None = None
+    packed: bool = False
 
 
 def pictures(folder: Path) -> Iterator[Picture]:
