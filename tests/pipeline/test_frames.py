@@ -208,6 +208,44 @@ def test_what_is_no_video_is_refused_and_names_no_other_file(name: str, content:
         open_frames(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "mpeg4"), (".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
+def test_a_flipped_bit_gives_frames_or_a_refusal(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"v{suffix}"
+    write_video(path, moving_square(3), codec)
+    content, draw = path.read_bytes(), np.random.default_rng(0)
+    for trial in range(100):
+        flipped = bytearray(content)
+        flipped[draw.integers(min(len(content), 1000) if trial % 4 else len(content))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(flipped)
+        try:
+            list(open_frames(path))
+        except InputError:
+            continue
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    write_video(path, moving_square(3))
+    assert path.read_bytes().count(b"FMP4") == 2
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"?MP4"))
+    with pytest.raises(InputError, match=r"v\.avi: FFmpeg knows no codec"):
+        open_frames(path)
+
+
+def test_titles_of_another_encoding_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Gr_n"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(moving_square(1)[0], format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"Gr_n", "Grün".encode("latin1")))
+    assert sum(1 for _ in open_frames(path)) == 1
+
+
 def test_sound_without_pictures_and_no_file_at_all(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "sound.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
