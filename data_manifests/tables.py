@@ -35,6 +35,10 @@ TUBES = pa.schema(
 )
 
 SCHEMAS = {"videos": VIDEOS, "tubes": TUBES}
+CODECS = {"SNAPPY", "UNCOMPRESSED"}
+"""How a build's tables are compressed. Others make thousands of bytes of one, whatever the footer says of it."""
+ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
+"""How their values are written. DELTA_BYTE_ARRAY makes a long text of a byte, if it is much like the one before."""
 MOST_EXPANSION = 512
 """Bytes in memory for a byte of a table's file. A box's four numbers have levels of 2 bits each, whatever they are, and Snappy
 makes 21 bytes of one at most: no more than 340 for endless equal boxes. UCF101's have 4 and 7."""
@@ -56,6 +60,9 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         values, plain = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
         if max(values * 4, plain) > MOST_EXPANSION * size:
             raise ValueError(f"{values:,} values and {plain:,} bytes in a file of {size:,} bytes")
+        ways = {c.compression for c in columns} - CODECS | {way for c in columns for way in c.encodings} - ENCODINGS
+        if ways:
+            raise ValueError(f"columns in {', '.join(sorted(ways))}")
         table = pq.read_table(path, read_dictionary=texts)  # a text that is repeated is in a dictionary once
         if (text := sum(_text_bytes(table[name]) for name in texts)) > MOST_EXPANSION * size:
             raise ValueError(f"{text:,} bytes of text in a file of {size:,} bytes")

@@ -56,15 +56,21 @@ def test_a_table_that_compresses_well_is_read(tmp_path: Path) -> None:
     assert read_table(path, TUBES).equals(TUBES.empty_table())
 
 
+VIDEO = one_video_again_and_again()[:9]
+DELTAS = {"use_dictionary": False, "column_encoding": {"video_id": "DELTA_BYTE_ARRAY"}}
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
+        (parquet(VIDEO, compression="zstd"), "columns in ZSTD"),
+        (parquet(VIDEO, **DELTAS), "columns in DELTA_BYTE_ARRAY"),
         (b"", "Parquet"),
         (b"PAR1" * 20, "Parquet|parquet|Thrift"),
         (parquet(one_tube(9)), "the columns video_id, tube"),
         (parquet(one_video_again_and_again(width=None)[:9]), "nothing in rows of width"),
     ],
-    ids=["empty", "no parquet", "another table", "nulls"],
+    ids=["compresses without end", "repeats without end", "empty", "no parquet", "another table", "nulls"],
 )
 def test_what_is_not_the_table(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "videos.parquet").write_bytes(content)
