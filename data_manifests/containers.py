@@ -1,4 +1,4 @@
-"""Video files by their containers: what may be opened, and whether a file is whole by the sizes in its own container."""
+"""Video files by their containers: what may be opened, whether a file is whole by its own sizes, and what its index lists."""
 
 from __future__ import annotations
 
@@ -30,6 +30,33 @@ def missing_bytes(path: Path) -> int:
         else:
             end = 0
     return max(0, end - length)
+
+
+def listed_places(path: Path, stream: int) -> list[int]:
+    """Where an AVI's index (`idx1`) says that the chunks of a stream's frames begin, in bytes; [] of other files or without one.
+
+    Chunks of no bytes, which stand for a frame shown again, are left out, as decoders do.
+    """
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"AVI ":
+            return []
+        frames = 0
+        while len(head := file.read(8)) == 8:
+            begin, size = file.tell(), int.from_bytes(head[4:], "little")
+            if head[:4] == b"idx1":
+                return _places(file.read(size), b"%02d" % stream, frames)
+            if head[:4] == b"LIST" and file.read(4) == b"movi":
+                frames = begin
+            file.seek(begin + size + size % 2)
+    return []
+
+
+def _places(index: bytes, stream: bytes, frames: int) -> list[int]:
+    """Offsets are counted from the list of frames, or from the file's begin."""
+    entries = list(struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16]))
+    base = frames if entries and entries[0][2] < frames else 0
+    return [base + at for name, _, at, size in entries if name[:2] == stream and name[2:] != b"pc" and size]
 
 
 def _end_of_riff(file: BinaryIO, length: int) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from data_manifests.errors import InputError
 from data_manifests.manifest import Files, check_file
+from data_manifests.parquet_pages import pages_of
 
 VIDEOS = pa.schema(
     [
@@ -35,13 +36,15 @@ TUBES = pa.schema(
 )
 
 SCHEMAS = {"videos": VIDEOS, "tubes": TUBES}
+ENCODINGS = {0, 2, 3, 4, 8}
+"""How their values are written: plain, by dictionary, in runs. DELTA_BYTE_ARRAY (7) makes a long text of a byte."""
 MOST_EXPANSION = 512
 """Bytes in memory for a byte of a table's file. A box's four numbers have levels of 2 bits each, whatever they are, and Snappy
 makes 21 bytes of one at most: no more than 340 for endless equal boxes. UCF101's have 4 and 7."""
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """A table of a store, `VIDEOS` or `TUBES`. What its footer claims is looked at before memory is made for it.
+    """A table of a store, `VIDEOS` or `TUBES`. What its footer and pages claim is looked at before memory is made for it.
 
     Raises:
         InputError: it is no such table, or tells of more than its bytes can hold: a few bytes may claim billions of rows.
@@ -53,16 +56,22 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             raise ValueError(f"the columns {', '.join(names)}")
         groups = (footer.row_group(index) for index in range(footer.num_row_groups))
         columns = [group.column(index) for group in groups for index in range(group.num_columns)]
-        values, plain = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
+        pages = pages_of(path, footer)
+        values = max(sum(c.num_values for c in columns), sum(page.values for page in pages))
+        plain = max(sum(c.total_uncompressed_size for c in columns), sum(page.plain for page in pages))
         if max(values * 4, plain) > MOST_EXPANSION * size:
             raise ValueError(f"{values:,} values and {plain:,} bytes in a file of {size:,} bytes")
+        if encodings := {page.encoding for page in pages} - ENCODINGS:
+            raise ValueError(f"pages of Parquet's encodings {sorted(encodings)}")
         table = pq.read_table(path, read_dictionary=texts)  # a text that is repeated is in a dictionary once
         if (text := sum(_text_bytes(table[name]) for name in texts)) > MOST_EXPANSION * size:
             raise ValueError(f"{text:,} bytes of text in a file of {size:,} bytes")
         if empty := [name for name in table.column_names if table[name].null_count]:
             raise ValueError(f"nothing in rows of {', '.join(empty)}")
         return table.cast(schema)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's; Arrow's own have none
+            raise
         raise InputError(
             f"{path} is not a table that a build makes", found=str(error), todo="build the store anew"
         ) from error

@@ -47,12 +47,15 @@ STRICT = Decoding()
 
 
 class StoredFrame(NamedTuple):
-    """A frame's stored bytes, its (width, height), those that it was decoded with, and whether its file's bytes are stored."""
+    """A frame's stored bytes, its (width, height), those that it was decoded with, whether its file's bytes are stored, and
+    whether the video was seen to have packed B-frames.
+    """
 
     content: bytes
     size: tuple[int, int]
     native: tuple[int, int]
     as_found: bool
+    packed: bool
 
 
 class Request(NamedTuple):
@@ -125,7 +128,7 @@ def _send_all(connection: Connection, request: Request) -> None:
 
 def _decode(request: Request) -> Iterator[StoredFrame]:
     native: tuple[int, int] | None = None
-    for index, (frame, jpeg) in enumerate(open_frames(request.path, whole=not request.keep).pictures()):
+    for index, (frame, jpeg, packed) in enumerate(open_frames(request.path, whole=not request.keep).pictures()):
         size = frame.shape[1], frame.shape[0]
         if native is not None and size != native:
             raise InputError(
@@ -138,7 +141,7 @@ def _decode(request: Request) -> Iterator[StoredFrame]:
         stored = _shrunk(frame, request.max_side)
         as_found = jpeg if stored is frame and request.codec != "raw" else None  # encoding it anew would only lose
         content = encode_frame(stored, request.codec) if as_found is None else as_found
-        yield StoredFrame(content, (stored.shape[1], stored.shape[0]), native, as_found is not None)
+        yield StoredFrame(content, (stored.shape[1], stored.shape[0]), native, as_found is not None, packed)
     if request.keep and request.path.is_file():
         check_whole(request.path)
 

@@ -11,13 +11,18 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from data_manifests.containers import CONTAINERS
+from data_manifests.containers import CONTAINERS, listed_places
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
 from pipeline.images import Picture, pictures
 
 Frame = UInt8[np.ndarray, "height width 3"]
+
+_VOP = b"\x00\x00\x01\xb6"
+"""How a coded frame begins in MPEG-4 part 2."""
+_CHUNK_HEAD = 8
+"""Bytes before an AVI's packet: what it is, and its size."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class FrameSource:
         return (picture.pixels for picture in self.pictures())
 
     def pictures(self) -> Iterator[Picture]:
-        """The frames, each with the JPEG that it lies there as, if it does. Raises as iterating does."""
-        return pictures(self.path) if self.decoder == "images" else map(Picture, _video_frames(self.path))
+        """The frames, each with what is known of its place in the file. Raises as iterating does."""
+        return pictures(self.path) if self.decoder == "images" else _video_frames(self.path)
 
 
 def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
@@ -64,6 +69,11 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream", todo="remove it from the lists, or replace the file")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(
+                    f"{path}: FFmpeg knows no codec of its video stream's name",
+                    todo="encode the video anew, or replace the file",
+                )
             if stream.width * stream.height > MOST_PIXELS:
                 raise InputError(
                     f"{path}: frames of {stream.width} x {stream.height} are refused",
@@ -76,35 +86,79 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    return av.open(str(path), container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    return av.open(str(path), container_options=options, metadata_errors="replace")  # titles may be in any encoding
 
 
-def _broken(path: Path, frame: int, why: object) -> DamagedVideo:
+def _broken(path: Path, found: str) -> DamagedVideo:
     return DamagedVideo(
         f"{path} does not decode to its end",
-        found=f"after frame {frame - 1}: {why}" if frame else str(why),
+        found=found,
         wanted="a whole video",
         todo="replace the file, take the video out of the lists, or build with --damaged keep",
     )
 
 
-def _video_frames(path: Path) -> Iterator[Frame]:
-    count = 0
+def _broken_after(path: Path, frames: int, why: object) -> DamagedVideo:
+    return _broken(path, f"after frame {frames - 1}: {why}" if frames else str(why))
+
+
+def _packets(
+    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Iterator[av.Packet]:
+    """A stream's packets, and the empty one that ends it. A damaged head of a chunk makes FFmpeg pass over an AVI's frame
+    without a word: the packets are held to the file's index, or where it is lost too, to the count in its header. Other
+    containers lose none so or promise no count.
+
+    Raises:
+        DamagedVideo: frames that are listed are not there, as soon as the next one comes.
+        InputError: some are missing, and nothing says which.
+    """
+    listed = {place: number for number, place in enumerate(listed_places(path, stream.index))}
+    seen = end = 0
+    for packet in container.demux(stream):
+        if packet.size:
+            if packet.pos is not None and listed.get(packet.pos - _CHUNK_HEAD, 0) > seen:
+                raise _broken(path, f"frame {seen}, which its index lists, is not where it should be")
+            seen, end = seen + 1, seen if packet.dts is None else packet.dts + 1
+        elif seen < len(listed):
+            raise _broken(path, f"{seen} of the {len(listed)} frames that its index lists")
+        yield packet
+    if container.format.name == "avi" and seen > len(listed) and end < stream.frames:
+        check_whole(path)
+        raise InputError(
+            f"{path} lacks frames, and an index that says which",
+            found=f"{end} frames",
+            wanted=f"{stream.frames}, by its own header",
+            todo="replace the file, or take the video out of the lists",
+        )
+
+
+def _video_frames(path: Path) -> Iterator[Picture]:
+    count, packed = 0, False
     reformatter = VideoReformatter()  # one a video: a new one a frame takes longer than the decoding
     try:
         with _open(path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise _broken(path, count, "the frame is damaged")
-                if frame.rotation % 90:
-                    raise _broken(path, count, f"a rotation by {frame.rotation} degrees")
-                image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
-                count += 1
+            mpeg4 = stream.codec_context.name == "mpeg4"
+            for packet in _packets(path, container, stream):
+                if mpeg4 and packet.size > 1:  # DivX has packets of 1 byte for a frame shown again
+                    coded = bytes(packet).count(_VOP)
+                    packed = packed or coded > 1
+                    if not coded and container.format.name == "avi":  # FFmpeg may pass over it without a word
+                        raise _broken_after(path, count, "a packet without a frame")
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise _broken_after(path, count, "the frame is damaged")
+                    if frame.rotation % 90:
+                        raise _broken_after(path, count, f"a rotation by {frame.rotation} degrees")
+                    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                    upright = np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
+                    yield Picture(upright, packed=packed)
+                    count += 1
     except av.FFmpegError as error:
-        raise _broken(path, count, error) from error
+        raise _broken_after(path, count, error) from error
     if not count:
-        raise _broken(path, 0, "no frame came out")
+        raise _broken(path, "no frame came out")

@@ -17,14 +17,19 @@ from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_FORMATS = ("JPEG", "PNG", "BMP")
+"""What a file may be, whatever its name says: PIL would run Ghostscript for others."""
 _ORIENTATION = 0x0112
 
 
 class Picture(NamedTuple):
-    """A decoded image, RGB, and its file's bytes, if they are a JPEG in colour, which can be stored as it is."""
+    """A decoded image, RGB; its file's bytes, if they are a JPEG in colour, which can be stored as it is; and whether it
+    is of a video file of which a packet up to here held two frames (packed B-frames).
+    """
 
     pixels: UInt8[np.ndarray, "height width 3"]
     jpeg: bytes | None = None
+    packed: bool = False
 
 
 def pictures(folder: Path) -> Iterator[Picture]:
@@ -82,7 +87,7 @@ def _check_numbers(folder: Path, numbers: list[int]) -> None:
 def _decode(path: Path) -> Picture:
     content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content)) as header:  # reads no pixels yet
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as header:  # reads no pixels yet
             width, height = header.size
             if width * height > MOST_PIXELS:
                 raise InputError(

@@ -14,7 +14,8 @@ KEPT = "kept-before-damage"
 RULES = {
     KEPT: "the frames before the video's damage are kept, and the tubes cut there (--damaged keep); "
     "should such a file have packed B-frames, which only its full count tells, its boxes lie one frame late",
-    "packed-b-frames": "the file decodes to one frame fewer than annotated: annotation frame i is decoded frame i - 1",
+    "packed-b-frames": "packets of the file hold two frames (DivX), and it decodes to one frame fewer than annotated: "
+    "annotation frame i is decoded frame i - 1",
     "clipped-boxes": "boxes that reach past the decoded frame are clipped to it",
     "scaled-boxes": "the video has another size than the boxes were drawn in: boxes are scaled along",
     "jpegs-as-found": "the folder's JPEGs are stored as they are, of whatever quality: encoding them anew would only lose",
@@ -41,7 +42,9 @@ class Tube:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came out of a video file, of a damaged one, what came before the damage; and whether JPEGs were found in it."""
+    """What came out of a video file, of a damaged one, what came before the damage; whether JPEGs were found in it, and
+    whether some of its packets held two frames (packed B-frames).
+    """
 
     frames: int
     width: int
@@ -49,6 +52,7 @@ class Decoded:
     decoder: str
     damaged: bool = False
     as_found: bool = False
+    packed: bool = False
 
 
 def reconcile(
@@ -76,7 +80,7 @@ def reconcile(
         rules.append(KEPT)
         tubes = [cut for tube in tubes if len((cut := _before(tube, decoded.frames)).boxes)]
     elif annotated_frames is not None and decoded.frames != annotated_frames:
-        if decoded.decoder == "images" or decoded.frames != annotated_frames - 1:
+        if not decoded.packed or decoded.frames != annotated_frames - 1:
             raise InputError(
                 f"video {video_id} has another number of frames than its annotations",
                 found=f"{decoded.frames} decoded frames ({decoded.decoder})",

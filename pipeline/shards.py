@@ -243,7 +243,9 @@ class _ShardWriter:
             )
         self.streams["frames/offsets"].append(np.array(ends, np.int64))
         self.streams["frames/crc32c"].append(np.array(crcs, np.uint32))
-        decoded = Decoded(len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged, as_found)
+        decoded = Decoded(
+            len(ends), *frame.size, "images" if path.is_dir() else "pyav", damaged, as_found, frame.packed
+        )
         return decoded, frame.native
 
     def _add_clips(self, video_id: str, decoded: Decoded, tubes: list[Tube], first_row: int, grid: PriorGrid) -> None:

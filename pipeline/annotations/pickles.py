@@ -2,7 +2,8 @@
 
 numpy's own unpickling functions are not called with what the file says: an object array over a buffer of the file's
 bytes is a wild pointer, and a dtype's state can be set to nonsense. The pure Python unpickler is used because the one
-in C fills a table as large as the largest number that a file names.
+in C fills a table as large as the largest number that a file names. What a file names again and again (a tuple of a
+tuple twice, of a tuple twice ...) must not be hashed, printed or copied as often.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import pickle
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +20,8 @@ import numpy as np
 
 from data_manifests.errors import InputError
 
+MOST_COPIES = 4
+"""Bytes that are made of the file's own, for each of them: an array's content is there once, and copied once or twice."""
 _PLAIN_TYPES = re.compile(r"b1|[iu][1248]|f[248]|[US][0-9]{1,5}")
 
 
@@ -31,7 +35,7 @@ class _DType:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"it asks for byte order {state[1]!r}")
+            raise pickle.UnpicklingError("it asks for another byte order than there are")
         self.numpy = self.numpy.newbyteorder(state[1])
 
 
@@ -59,8 +63,10 @@ def _scalar(dtype: _DType, content: bytes | bytearray | str) -> Any:
     return _array(content, dtype, (1,), "C")[0]
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode({"latin1": "latin1"}[encoding])
+def _encode(text: str, encoding: object) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("it asks for another encoding than latin1")
+    return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
@@ -82,8 +88,25 @@ for _core in ("numpy.core", "numpy._core"):
 _Unpickler: Any = pickle._Unpickler
 
 
+def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    """An opcode's function that looks at the keys, which are so far on the stack, before they are hashed."""
+
+    def checked(self: Any) -> None:
+        for key in self.stack[keys]:
+            if not isinstance(key, str | bytes | int | np.generic):
+                raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key")
+        load(self)
+
+    return checked
+
+
 class _PlainUnpickler(_Unpickler):
     dispatch: ClassVar[Any] = dict(_Unpickler.dispatch)
+
+    def __init__(self, content: bytes) -> None:
+        # of a BytesIO it reads no more than there is, whatever lengths the file names
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self._left = MOST_COPIES * len(content)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -94,6 +117,22 @@ class _PlainUnpickler(_Unpickler):
         if not isinstance(self.stack[-2], _Array | _DType):
             raise pickle.UnpicklingError("it sets the state of something else than an array")
         super().load_build()
+        self._spend()
+
+    def load_reduce(self) -> None:
+        super().load_reduce()
+        self._spend()
+
+    def _spend(self) -> None:
+        """What was made last takes memory."""
+        made = self.stack[-1].numpy if isinstance(self.stack[-1], _Array) else self.stack[-1]
+        self._left -= len(made) if isinstance(made, bytes) else getattr(made, "nbytes", 0)
+        if self._left < 0:
+            raise pickle.UnpicklingError("its arrays take more bytes than it has")
+
+    def load_instance(self) -> None:
+        """No plain content is written so."""
+        raise pickle.UnpicklingError("it asks for an instance of a class")
 
     def load_bytearray8(self) -> None:
         """The original makes an array as long as the file says before it reads."""
@@ -101,7 +140,15 @@ class _PlainUnpickler(_Unpickler):
         self.append(bytearray(self.read(length)))
 
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+    for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        dispatch[_opcode[0]] = load_instance
+    for _opcode, _keys in (
+        (pickle.SETITEM, slice(-2, -1)), (pickle.SETITEMS, slice(0, None, 2)), (pickle.DICT, slice(0, None, 2)),
+        (pickle.ADDITEMS, slice(None)), (pickle.FROZENSET, slice(None)),
+    ):  # fmt: skip
+        dispatch[_opcode[0]] = _with_plain_keys(dispatch[_opcode[0]], _keys)
 
 
 def _finished(value: Any, done: dict[int, Any]) -> Any:
@@ -123,8 +170,7 @@ def load_plain_pickle(path: Path) -> Any:
         InputError: it asks for anything but plain containers and numpy arrays of numbers or text, or is damaged.
     """
     try:
-        content = io.BytesIO(path.read_bytes())  # reads no more than there is, whatever lengths the file names
-        return _finished(_PlainUnpickler(content, encoding="latin1").load(), {})
+        return _finished(_PlainUnpickler(path.read_bytes()).load(), {})
     except (
         pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
         AssertionError, MemoryError, NameError, RecursionError, struct.error,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from data_manifests.errors import InputError
 from pipeline import decoding
 from pipeline.build import build
 from pipeline.decoding import Decoding, Request, stored_frames
+from pipeline.frames import open_frames
 from pipeline.inspect import describe_store
+from pipeline.reconcile import Tube
+from pipeline.shards import ShardJob, VideoJob, build_shard
 from pipeline.verify import repair, verify
-from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
+from tests.pipeline.own_data import moving_square, plain_settings, tube_rows, write_own, write_video
 from tests.pipeline.small_store import Here, plan_small, refusal, tree
 from trainer.data.reader import Store
 
@@ -82,6 +86,40 @@ def test_a_file_that_was_cut_off_is_kept_up_to_the_cut(root: Path, tmp_path: Pat
     assert "is cut off" in refusal(build_here, root, tmp_path / "s", Decoding())
     build_here(root, tmp_path / "s", KEEP)
     assert describe_store(tmp_path / "s")["rules"] == {"kept-before-damage": ["Run/bad"]}
+
+
+def test_a_video_that_lost_a_frame_is_refused_or_kept_up_to_there(root: Path, tmp_path: Path) -> None:
+    """One bit of a chunk's head: without it the rest looks like a shorter video, and each box would lie one frame off."""
+    path = root / "videos/Run/bad.avi"
+    content = bytearray((root / "videos/Run/good.avi").read_bytes())
+    with av.open(str(root / "videos/Run/good.avi")) as container:
+        heads = [packet.pos - 8 for packet in container.demux(video=0) if packet.pos]
+    content[heads[12]] ^= 0x40
+    path.write_bytes(content)
+    assert "found: frame 12, which its index lists, is not where" in refusal(
+        build_here, root, tmp_path / "s", Decoding()
+    )
+    build_here(root, tmp_path / "s", KEEP)
+    opened = Store.open(tmp_path / "s")
+    assert {row["video_id"]: row["frames"] for row in opened.videos.to_pylist()} == {"Run/bad": 12, "Run/good": FRAMES}
+    assert np.array_equal(opened.frames("Run/bad", 0, 12), opened.frames("Run/good", 0, 12))
+    assert describe_store(tmp_path / "s")["rules"] == {"kept-before-damage": ["Run/bad"]}
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_packed_b_frames_are_seen_in_the_file(limit: float | None, real: Path, tmp_path: Path) -> None:
+    """Two real files whose annotations would count one frame more: to one of them it is no explanation."""
+    settings = plain_settings(write_own(tmp_path / "d", ""))
+    boxes = np.tile(np.float32([[10, 10, 90, 90]]), (60, 1))
+    for name, frames in (("Surfing/v_Surfing_g22_c02", 76), ("BasketballDunk/v_BasketballDunk_g08_c03", None)):
+        path = real / "ucf101/videos" / f"{name}.avi"
+        frames = frames or sum(1 for _ in open_frames(path)) + 1
+        video = VideoJob(name, path.name, frames, (320, 240), (Tube(0, 0, 5, boxes),))
+        job = ShardJob("train-00000", "train", path.parent, tmp_path, settings, (video,), Decoding(limit=limit))
+        if frames == 76:
+            assert build_shard(job).rules == {"packed-b-frames": [name]}
+        else:
+            assert "has another number of frames than its annotations" in refusal(build_shard, job)
 
 
 def test_a_kept_video_is_repaired_to_the_same_bytes(root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from data_manifests.card import load_card
 from data_manifests.layout import MANIFEST, MANIFEST_COPY, Settings, digest, frame_crc32c
 from data_manifests.manifest import file_records, load_manifest, save_manifest
 from pipeline.alignment import measure_alignment
+from pipeline.annotations.mat import load_mat_variable
 from pipeline.frames import open_frames
 from pipeline.inspect import describe_store, find_clip
 from pipeline.report import report_data
@@ -177,6 +178,21 @@ def test_a_video_whose_header_tells_of_huge_frames(tmp_path: Path, side: int) ->
     assert "bomb.avi" in message
     assert side > 8001 or f"frames of {side} x {side} are refused" in message
     assert peak_memory() - before < 200e6
+
+
+def test_a_matlab_file_that_takes_any_memory(tmp_path: Path) -> None:
+    """A few bytes, of a struct of no fields, 200 million times: 1.6 GB."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    head = element(6, struct.pack("<II", 2, 0)) + element(5, struct.pack("<ii", 200_000_000, 1)) + element(1, b"annot")
+    content = element(14, head + element(5, struct.pack("<i", 8)) + element(1, b""))
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
+    (tmp_path / "bomb.mat").write_bytes(header + content)
+    message = refusal(load_mat_variable, tmp_path / "bomb.mat", "annot")
+    assert "bomb.mat cannot be read" in message
+    assert "MemoryError" in message
 
 
 def test_a_bomb_is_named_and_leaves_nothing(small_root: Path, tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
 
 
+def as_format(name: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, name)
+    return buffer.getvalue()
+
+
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -101,6 +107,9 @@ def turned() -> bytes:
         ("2.png", bomb(8001), "an image of 8001 x 8001 is refused"),
         ("2.png", bomb(10_000), "an image of 10000 x 10000 is refused"),
         ("2.png", bomb(60_000), "does not decode as an image"),
+        ("2.png", as_format("EPS"), "does not decode as an image"),
+        ("2.png", as_format("TIFF"), "does not decode as an image"),
+        ("2.jpg", as_format("GIF"), "does not decode as an image"),
     ],
 )
 def test_a_wrong_image_is_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:

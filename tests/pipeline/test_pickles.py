@@ -48,6 +48,8 @@ class _Runs:
 
 NDARRAY = b"cnumpy\nndarray\n"
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n" + NDARRAY + b"K\x00\x85C\x01b\x87R"
+DOUBLED = b")q\x000" + b"".join(b"(h%ch%ctq%c0" % (level - 1, level - 1, level) for level in range(1, 60))
+"""Memo 59 is a tuple of memo 58 twice, and so on: 2^59 leaves."""
 HOSTILE = {
     "a shell command": (pickle.dumps(_Runs(os.system, "touch {mark}")), r"posix\.system"),
     "an evaluation": (pickle.dumps(_Runs(eval, "open('{mark}', 'w')")), r"builtins\.eval"),
@@ -67,6 +69,35 @@ HOSTILE = {
         b"\x80\x02cnumpy.core.multiarray\nscalar\n}X\x01\x00\x00\x00aK\x01sb.",
         "sets the state",
     ),
+    "a key that is hashed for ever": (b"\x80\x02" + DOUBLED + b"}h\x3bK\x01s.", "a tuple as a key"),
+    "keys that are hashed for ever": (b"\x80\x02" + DOUBLED + b"}(h\x3bK\x01h\x3bK\x01u.", "a tuple as a key"),
+    "a set that is hashed for ever": (b"\x80\x04" + DOUBLED + b"\x8f(h\x3b\x90.", "a tuple as a key"),
+    "an old dict": (b"\x80\x02" + DOUBLED + b"(h\x3bK\x01d.", "a tuple as a key"),
+    "an encoding that is hashed for ever": (
+        b"\x80\x02" + DOUBLED + b"c_codecs\nencode\nX\x01\x00\x00\x00ah\x3b\x86R.",
+        "another encoding",
+    ),
+    "a byte order that is printed for ever": (
+        b"\x80\x02" + DOUBLED + b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R(K\x03h\x3btb.",
+        "another byte order",
+    ),
+    "a buffer in many arrays": (
+        b"\x80\x04B\x00\x00\x08\x00"
+        + bytes(1 << 19)
+        + b"q\x000cnumpy\ndtype\n(X\x02\x00\x00\x00u1tRq\x010("
+        + (RECONSTRUCT + b"(K\x01J\x00\x00\x08\x00\x85h\x01\x89h\x00tb") * 2000
+        + b"t.",
+        "more bytes than it has",
+    ),
+    "a text encoded many times": (
+        b"\x80\x02X\x00\x00\x08\x00"
+        + b"a" * (1 << 19)
+        + b"q\x000("
+        + b"c_codecs\nencode\nh\x00U\x06latin1\x86R" * 2000
+        + b"t.",
+        "more bytes than it has",
+    ),
+    "arrays made by another opcode": (b"(S'a'\nS'latin1'\ni_codecs\nencode\n.", "an instance"),
     "a structured type": (pickle.dumps(np.zeros(2, [("a", "i4")])), "array of 'V4'"),
     "a persistent id": (b"\x80\x02X\x01\x00\x00\x00aQ.", "persistent"),
     "an extension code": (b"\x80\x02\x82\x07.", "extension"),

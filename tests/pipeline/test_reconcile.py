@@ -25,7 +25,8 @@ def test_equal_counts_and_sizes_change_nothing() -> None:
 def test_packed_b_frames_move_annotations_one_frame_down() -> None:
     """Annotation frame i is decoded frame i - 1; what was annotated at frame 0 has no frame any more."""
     tubes = [tube(0, 11), tube(4, 3, 1), tube(0, 1, 2), tube(1, 10, 3)]
-    moved, rules = reconcile("a/b", tubes, Decoded(10, *SIZE, "pyav"), annotated_frames=11, box_size=SIZE)
+    packed = Decoded(10, *SIZE, "pyav", packed=True)
+    moved, rules = reconcile("a/b", tubes, packed, annotated_frames=11, box_size=SIZE)
     assert rules == ("packed-b-frames",)
     assert [(t.index, t.first_frame, len(t.boxes)) for t in moved] == [(0, 0, 10), (1, 3, 3), (3, 0, 10)]
     for t in moved:
@@ -41,12 +42,16 @@ def test_another_size_scales_boxes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoded", "annotated", "decoder"),
-    [(9, 11, "pyav"), (12, 11, "pyav"), (10, 11, "images"), (0, 11, "pyav"), (1, 11, "images")],
-)
-def test_other_counts_are_refused_by_name(decoded: int, annotated: int, decoder: str) -> None:
+    ("decoded", "annotated", "decoder", "packed"),
+    [
+        (9, 11, "pyav", True), (12, 11, "pyav", True), (10, 11, "pyav", False), (10, 11, "images", False),
+        (0, 11, "pyav", False), (1, 11, "images", False),
+    ],
+)  # fmt: skip
+def test_other_counts_are_refused_by_name(decoded: int, annotated: int, decoder: str, packed: bool) -> None:
+    came = Decoded(decoded, *SIZE, decoder, packed=packed)
     with pytest.raises(InputError, match=rf"video a/b has another number[\s\S]*{decoded} decoded[\s\S]*{annotated}"):
-        reconcile("a/b", [tube(0, 1)], Decoded(decoded, *SIZE, decoder), annotated_frames=annotated, box_size=SIZE)
+        reconcile("a/b", [tube(0, 1)], came, annotated_frames=annotated, box_size=SIZE)
 
 
 def test_formats_that_count_no_frames_are_held_to_their_tubes() -> None:
