@@ -33,7 +33,7 @@ HOST = torch.device("cpu")
 ALONE = Ranks(0, 1, HOST)
 CONFIG = Config(width=1 / 16, norm="none", iterations=6, batch=1, base_lr=1e-3, schedule="step")
 TWO = dataclasses.replace(CONFIG, batch=2)
-PAUSE = 0.7
+PAUSE = 0.5
 """Seconds that a rank waits; a step takes a tenth."""
 
 
