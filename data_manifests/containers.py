@@ -52,6 +52,19 @@ def listed_places(path: Path, stream: int) -> list[int]:
     return []
 
 
+def stored_chunks(path: Path, stream: int) -> int:
+    """How many chunks of a stream's frames an AVI holds, those of no bytes included, by walking through them."""
+    names = tuple(b"%02d" % stream + kind for kind in (b"dc", b"db", b"__", b"iv"))
+    count = 0
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) >= 8:
+            inside = head[:4] in (b"RIFF", b"LIST") and head[8:] in (b"AVI ", b"AVIX", b"movi", b"rec ")
+            size = int.from_bytes(head[4:8], "little")
+            file.seek((size + size % 2 if not inside else 4) + 8 - len(head), 1)
+            count += head[:4] in names
+    return count
+
+
 def _places(index: bytes, stream: bytes, frames: int) -> list[int]:
     """Offsets are counted from the list of frames, or from the file's begin."""
     entries = list(struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16]))

@@ -167,12 +167,16 @@ def only_build(store: Path) -> Iterator[None]:
                 f"{store / part} is a link", found=os.readlink(store / part), wanted="a file or folder of the store itself",
                 todo="put the store whole on one disk; the store's own folder may be a link",
             )  # fmt: skip
-    path = store / LOCK
+    path, patience = store / LOCK, time.monotonic() + 0.2  # `is_at_work` holds it for an instant
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() < patience:
+                os.close(descriptor)
+                time.sleep(0.02)
+                continue
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise InputError(

@@ -64,7 +64,7 @@ def draft_card(root: Path, annotations: Path | None = None) -> str:
             "videos, or a folder of CVAT for video .xml",
             todo="say which with --annotations" if found else "put them there; for UCF101-24 use --dataset ucf101",
         )
-    return _write(found[0], root, videos, [text for text in texts if text.suffix == ".txt"])
+    return _write(found[0], root, videos, [text for text in texts if text.suffix.lower() == ".txt"])
 
 
 def _first_lines(texts: list[Path], root: Path) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _walk(annotations: Path, root: Path) -> tuple[list[Path], list[Path]]:
         if here and all(path.suffix.lower() in IMAGES for path in here):
             videos.append(Path(folder))
         videos += [path for path in here if path.suffix.lower() in VIDEOS]
-        texts += [path for path in here if path.suffix == ".txt"]
+        texts += [path for path in here if path.suffix.lower() == ".txt"]
         if annotations.is_dir():
             inside = [path for path in here if path.is_relative_to(annotations)]
             texts += [path for path in inside if path.suffix.lower() in (".csv", ".json", ".xml")]
@@ -104,7 +104,7 @@ def _csv_and_json(texts: list[Path], root: Path) -> Iterator[Seen | None]:
                 yield _csv(path, place)
             except csv.Error:
                 yield None  # some other text, in UTF-16 perhaps
-        elif path.suffix == ".json":
+        elif path.suffix.lower() == ".json":
             yield _coco(path, place)
 
 
@@ -166,7 +166,7 @@ def _coco(path: Path, place: str) -> Seen | None:
 def _cvat(texts: list[Path], root: Path) -> Seen | None:
     labels: dict[Path, set[str]] = {}
     for path in texts:
-        if path.suffix == ".xml":
+        if path.suffix.lower() == ".xml":
             try:
                 tracks = cvat.parse(path).findall("track")
             except InputError:

@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from data_manifests.containers import CONTAINERS, listed_places
+from data_manifests.containers import CONTAINERS, listed_places, stored_chunks
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
@@ -114,7 +114,7 @@ def _packets(
         DamagedVideo: frames that are listed are not there, as soon as the next one comes.
         InputError: some are missing, and nothing says which.
     """
-    listed = {place: number for number, place in enumerate(listed_places(path, stream.index))}
+    listed = {place: number for number, place in enumerate(dict.fromkeys(listed_places(path, stream.index)))}
     seen = end = 0
     for packet in container.demux(stream):
         if packet.size:
@@ -124,7 +124,8 @@ def _packets(
         elif seen < len(listed):
             raise _broken(path, f"{seen} of the {len(listed)} frames that its index lists")
         yield packet
-    if container.format.name == "avi" and seen > len(listed) and end < stream.frames:
+    promised = stream.frames if container.format.name == "avi" and seen > len(listed) else 0
+    if end < promised and stored_chunks(path, stream.index) < promised:
         check_whole(path)
         raise InputError(
             f"{path} lacks frames, and an index that says which",

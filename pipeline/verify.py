@@ -97,8 +97,10 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
                 progress(record.size, total)
     findings += unfinished_parts(manifest, "planned, not built: run its build again")
     known |= {folder + path for folder, files in all_files(best_manifest(store)[0]).items() for path in files}
-    found = _strangers(store, known)  # a build at work may have recorded or placed more since
-    return findings + [f for f in found if not (f.file.startswith(f"{SHARDS}/") and is_at_work(store))]
+    strange = list(_strangers(store, known))
+    if strange and is_at_work(store):  # it places a shard before it records it
+        strange = [finding for finding in strange if not finding.file.startswith(f"{SHARDS}/")]
+    return findings + strange
 
 
 def findings_of(store: Path, folder: str, path: str, what: str, manifest: Manifest, *, deep: bool) -> list[Finding]:

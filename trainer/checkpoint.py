@@ -173,13 +173,9 @@ def prune_checkpoints(folder: Path, keep: int, newest: int) -> None:
     """Removes all but the newest `keep`, and what a killed process left half-written; `best.pt` is not among them.
 
     Args:
-        newest: the step just saved. Those of later steps are ones that `newest_checkpoint` passed over: they are not
-            counted, but set aside as damaged-step-....pt.
+        newest: the step just saved. Those of later steps, which `newest_checkpoint` passed over perhaps, are neither
+            counted nor removed.
     """
     remove_unfinished(folder)
-    saved = steps_saved(folder)
-    for step in (step for step in saved if step > newest):
-        damaged = checkpoint_path(folder, step)
-        damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
-    for step in [step for step in saved if step <= newest][:-keep]:
+    for step in [step for step in steps_saved(folder) if step <= newest][:-keep]:
         checkpoint_path(folder, step).unlink()

@@ -54,7 +54,7 @@ class Diverged(InputError):
 
 
 class Watch:
-    """Follows the device at a distance of `LAG` steps."""
+    """Follows the device at the distance that its caller asks for: `LAG` steps spare a GPU any wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -71,7 +71,7 @@ class Watch:
         event.record()
         self._waiting.append((step, host, event, clips))
 
-    def take(self, lag: int = LAG) -> list[Reading]:
+    def take(self, lag: int) -> list[Reading]:
         """The readings of all steps but the last `lag`.
 
         Raises:
@@ -105,8 +105,8 @@ class Log:
         out.mkdir(parents=True, exist_ok=True)
         self._config, self._started, self._start = config, time.monotonic(), start
         path = out / "metrics.jsonl"
-        if path.exists():
-            _keep_lines_until(start, path, unscored)
+        again = path.exists() and _keep_lines_until(start, path, unscored)
+        self._on_board = {start} if again else set()
         self._file = open(path, "a")  # noqa: SIM115  (closed by close)
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)  # the first that is hidden
         self.gathered = list(gathered)
@@ -141,6 +141,8 @@ class Log:
         """One JSON line, and the same for TensorBoard."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+        if VALIDATED in values and step in self._on_board:
+            return  # a kill came between its line and its checkpoint
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -150,13 +152,16 @@ class Log:
         self._board.close()
 
 
-def _keep_lines_until(start: int, path: Path, unscored: bool) -> None:
+def _keep_lines_until(start: int, path: Path, unscored: bool) -> bool:
     """Drops the lines of steps past a checkpoint, which a resumed run writes anew, and one torn by a kill.
 
     A whole line that is broken, as a power failure leaves it, is named on stderr and dropped alone: nobody could read
     it, nor, because of it, the others.
+
+    Args:
+        unscored: drops a line of the validation of step `start` too. Returns whether there was one.
     """
-    kept = []
+    kept, validated = [], False
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -165,9 +170,12 @@ def _keep_lines_until(start: int, path: Path, unscored: bool) -> None:
             again = unscored and step == start and VALIDATED.encode() in line
             if step is None:
                 print(f"warning: {path}, line {number}, is damaged, and dropped: {line[:60]!r}", file=sys.stderr)
-            elif step <= start and not again:
+            elif again:
+                validated = True
+            elif step <= start:
                 kept.append(line)
     write_atomically(path, b"".join(kept))
+    return validated
 
 
 def _step(line: bytes) -> int | None:

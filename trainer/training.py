@@ -18,6 +18,7 @@ from trainer.checkpoint import (
     steps_saved,
 )
 from trainer.config import Config
+from trainer.detection.find import NotFinite
 from trainer.distributed import Ranks
 from trainer.logs import LAG, VALIDATED, Diverged, Log, Watch
 from trainer.model import ActNet
@@ -48,7 +49,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
         try:
             readings = watch.take(lag)
         except Diverged as error:
-            raise _stopped_by(error, job.checkpoints, ranks) from None
+            raise _stopped_by(error, job.checkpoints, set_aside=ranks.first) from None
         if log is not None:
             log.read(readings)
         return any(reading.stop for reading in readings)
@@ -56,7 +57,10 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
     def validate(done: int) -> None:
         """Scores the checkpoint of `done` steps, which waits for it, and saves it again with what came out."""
         nonlocal best
-        figure = _validate(average.model if average else learner.model, job, ranks, log, done)
+        try:
+            figure = _validate(average.model if average else learner.model, job, ranks, log, done)
+        except NotFinite as error:  # on the rank whose video it was; the others hear of it
+            raise _stopped_by(Diverged(done, error.what, error.found), job.checkpoints) from None
         better = best is None or figure > best
         best = figure if better else best
         if log is not None:
@@ -79,7 +83,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
             scored = job.val_store is not None and (done == config.iterations or _divides(config.eval_every, done))
             if scored or last or done % config.save_every == 0:
                 stopped = read(0) or stopped
-                _check_finite(learner.model, step, job.checkpoints, ranks)
+                _check_finite(learner.model, step, job.checkpoints)
                 if log is not None:  # before the validation, which takes its time
                     _save(run, job.checkpoints, config, done, best, list(log.gathered), unscored=scored)
                 if scored and not stopped:
@@ -150,21 +154,22 @@ def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int)
     return frame
 
 
-def _check_finite(model: ActNet, step: int, checkpoints: Path, ranks: Ranks) -> None:
+def _check_finite(model: ActNet, step: int, checkpoints: Path) -> None:
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         error = Diverged(step, f"weights are not finite after step {step}", "a loss that was")
-        raise _stopped_by(error, checkpoints, ranks, blamed=False)
+        raise _stopped_by(error, checkpoints, blamed=False)
 
 
-def _stopped_by(error: Diverged, checkpoints: Path, ranks: Ranks, *, blamed: bool = True) -> InputError:
+def _stopped_by(error: Diverged, checkpoints: Path, *, blamed: bool = True, set_aside: bool = True) -> InputError:
     """The message that ends a diverged run.
 
     Args:
-        blamed: the loss was bad: the checkpoint whose weights gave it is set aside.
+        blamed: the weights gave a bad loss or output: their checkpoint is no good.
+        set_aside: whether this process is the one to set it aside.
     """
     aside = checkpoint_path(checkpoints, error.step)
     good = [step for step in steps_saved(checkpoints) if step < error.step + (not blamed)]
-    if blamed and ranks.first and aside.exists():
+    if blamed and set_aside and aside.exists():
         aside.rename(aside.with_name(f"diverged-{aside.name}"))
         if good:
             link_last(checkpoint_path(checkpoints, good[-1]))
@@ -197,4 +202,5 @@ def _save(
     for name in [folder / "best.pt", path] if as_best else [path]:
         save_checkpoint(name, model, optimiser, of, run.average.model if run.average else None)
     link_last(path)
-    prune_checkpoints(folder, config.keep, done)
+    if not unscored:  # until then the one before may be the last good one
+        prune_checkpoints(folder, config.keep, done)

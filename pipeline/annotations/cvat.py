@@ -30,7 +30,7 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
         InputError: a file is not an XML of CVAT for video, is a task of some of a video's frames, has shapes other than
             boxes, an unknown class, or a track with a gap.
     """
-    files = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".xml") if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path} has no .xml", wanted="a CVAT file a video", todo="export them as CVAT for video 1.1")
     folder = path if path.is_dir() else path.parent

@@ -91,6 +91,19 @@ def test_cvat_and_coco(root: Path) -> None:
     assert read_annotations(card, root).tubes.num_rows == 1
 
 
+def test_suffixes_in_capitals(root: Path) -> None:
+    (root / "labels.csv").rename(root / "LABELS.CSV")
+    assert 'files = ["LABELS.CSV"]' in draft_card(root)
+    (root / "LABELS.CSV").unlink()
+    (root / "A.JSON").write_text(json.dumps(CONTENT))
+    assert 'files = ["A.JSON"]' in draft_card(root)
+    (root / "A.JSON").unlink()
+    (root / "xml").mkdir()
+    (root / "xml" / "A.XML").write_text(f"{HEAD}{track(shape(0))}</annotations>")
+    (root / "card.toml").write_text(draft_card(root))
+    assert read_annotations(load_card(str(root / "card.toml")), root).videos["video_id"].to_pylist() == ["A"]
+
+
 def test_what_cannot_be_drafted(root: Path, tmp_path: Path) -> None:
     (root / "labels.csv").write_text(HEADER + "a,0,Run,1,1,1,x,5\n")
     with pytest.raises(InputError, match=r"labels\.csv, line 2: a number is wanted"):

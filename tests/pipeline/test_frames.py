@@ -170,6 +170,35 @@ def test_without_an_index_the_header_s_count_is_believed(tmp_path: Path) -> None
     )
 
 
+def test_without_an_index_frames_shown_again_at_the_end_are_no_loss(tmp_path: Path) -> None:
+    """Chunks of no bytes, which the header counts, and no decoder returns."""
+    path = tmp_path / "v.avi"
+    write_video(path, moving_square(30))
+    content = bytearray(path.read_bytes())
+    at, frames, header = content.rindex(b"idx1"), content.index(b"movi") - 8, content.index(b"strh") + 8
+    content = content[:at] + b"00dc\0\0\0\0" * 3
+    for place, value in ((frames + 4, at - frames - 8 + 24), (header + 32, 33), (4, len(content) - 8)):
+        content[place : place + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert sum(1 for _ in open_frames(path)) == 30
+    content[header + 32 : header + 36] = (34).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"lacks frames[\s\S]*34, by its own header"):
+        list(open_frames(path))
+
+
+def test_an_index_that_names_a_chunk_twice_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    write_video(path, moving_square(30))
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"idx1")
+    size = int.from_bytes(content[at + 4 : at + 8], "little") + 16
+    content = content[: at + 4] + size.to_bytes(4, "little") + content[at + 8 : at + 24] + content[at + 8 :]
+    content[4:8] = (len(content) - 8).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert sum(1 for _ in open_frames(path)) == 30
+
+
 def test_whole_files_that_hold_fewer_frames_than_their_headers_count(tmp_path: Path) -> None:
     """FFmpeg itself writes a chunk of no bytes for each frame that is shown again, and a trimmed MP4 keeps its old tables."""
     pictures = moving_square(30)

@@ -1,6 +1,8 @@
 """What is wrong is named down to the row and the video; a repair gives the same bytes, or refuses."""
 
+import fcntl
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,14 @@ def test_a_build_at_work_is_no_damage(store: Path) -> None:
     with only_build(store):
         assert verify(store) == []
     assert [finding.what for finding in verify(store)] == [STRANGE]
+
+
+def test_a_verify_that_looks_whether_a_build_is_at_work_stops_none(store: Path, small_root: Path) -> None:
+    (store / ".lock").touch()
+    with open(store / ".lock") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        build_small(small_root, store)
 
 
 def test_both_manifests_are_damaged(store: Path) -> None:

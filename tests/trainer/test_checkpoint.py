@@ -192,12 +192,12 @@ def test_the_last_few_and_the_best_are_kept(network: ActNet, tmp_path: Path) -> 
     assert (tmp_path / "best.pt").exists()
 
 
-def test_what_was_just_saved_is_kept_and_damaged_ones_of_later_steps_are_set_aside(network, tmp_path: Path) -> None:
+def test_what_was_just_saved_is_kept_and_those_of_later_steps_are_let_alone(network, tmp_path: Path) -> None:
     for step in (3, 4, 6):
         _save(network, checkpoint.checkpoint_path(tmp_path, step))
     checkpoint.prune_checkpoints(tmp_path, 1, 4)
-    assert checkpoint.steps_saved(tmp_path) == [4]
-    assert sorted(os.listdir(tmp_path)) == ["damaged-step-00000006.pt", "step-00000004.pt"]
+    assert checkpoint.steps_saved(tmp_path) == [4, 6]
+    assert sorted(os.listdir(tmp_path)) == ["step-00000004.pt", "step-00000006.pt"]
 
 
 def test_weights_that_do_not_fit_their_own_description_are_refused(network: ActNet, tmp_path: Path) -> None:

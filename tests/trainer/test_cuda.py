@@ -26,7 +26,7 @@ from trainer.config import Config
 from trainer.data.batch import Batch
 from trainer.detection.find import Detector
 from trainer.distributed import Ranks
-from trainer.logs import Watch
+from trainer.logs import LAG, Watch
 from trainer.loss import tubelet_loss
 from trainer.model import ActNet
 from trainer.model.initial import initialise
@@ -177,10 +177,10 @@ def test_a_loss_that_is_not_finite_is_told_two_steps_later_with_its_clips() -> N
         next(learner.model.backbone.parameters()).fill_(torch.nan)
     for step in range(2):
         watch.push(step, _step(learner, [batch]), batch.clips)
-        assert not watch.take()
+        assert not watch.take(LAG)
     watch.push(2, _step(learner, [batch]), batch.clips)
     with pytest.raises(InputError, match=r"the loss is nan at step 0\n.*Noise/v_1 from frame 1, view 1"):
-        watch.take()
+        watch.take(LAG)
 
 
 @pytest.mark.usefixtures("exact")

@@ -15,7 +15,7 @@ from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.detect import main
-from trainer.detection.footage import open_footage, write_video
+from trainer.detection.footage import gaps_of, open_footage, write_video
 from trainer.model import ActNet
 
 
@@ -163,6 +163,28 @@ def test_a_folder_that_mixes_videos_is_refused_and_gaps_are_told(checkpoint, tmp
     cv2.imwrite(str(folder / "take2_016.png"), np.zeros((32, 40, 3), np.uint8))
     with pytest.raises(InputError, match=r"016\.png has another size[^\n]*\n  found: 40 x 32\n  wanted: 80 x 63"):
         _detect(monkeypatch, *given)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["1_360p", "2_360p", "3_360p"], ""),
+        (["frame_0009_640x480", "frame_0010_640x480"], ""),
+        (["take1_000", "take1_001", "take2_000"], "have 1 gaps"),
+        (["0", "cover", "1"], "are not all numbered alike"),
+        (["²1", "2"], "have 1 gaps"),
+        (["b", "a"], "are not all numbered alike"),
+        (["7"], ""),
+    ],
+)
+def test_what_the_names_of_images_tell(names, told, tmp_path):
+    for name in names:
+        cv2.imwrite(str(tmp_path / "image.png"), np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / "image.png").rename(tmp_path / f"{name}.png")
+    assert len(list(open_footage(str(tmp_path))[1]())) == len(names)
+    found = gaps_of(str(tmp_path))
+    assert told in found
+    assert bool(found) == bool(told)
 
 
 def test_of_a_damaged_video_the_frames_before_the_damage_can_be_kept(checkpoint, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def test_losses_are_read_some_steps_late() -> None:
     read = []
     for step in range(5):
         watch.push(step, _values(step), CLIPS)
-        read.append([reading.step for reading in watch.take()])
+        read.append([reading.step for reading in watch.take(LAG)])
     assert read == [[]] * LAG + [[0], [1], [2]]
     assert [reading.loss for reading in watch.take(0)] == [3, 4]
 
@@ -81,7 +81,7 @@ def test_on_a_gpu_only_copies_of_earlier_steps_are_waited_for(monkeypatch: pytes
     watch = Watch(torch.device("cuda"))
     for step in range(4):
         watch.push(step, _values(step), CLIPS)
-        watch.take()
+        watch.take(LAG)
     assert gpu.asked == ["copy 0", "copy 1", "copy 2", "wait for 0", "copy 3", "wait for 1"]
 
 

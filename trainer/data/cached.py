@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import UInt8
 from numpy import ndarray
+from pyarrow import Table
 
 from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
@@ -13,11 +14,11 @@ from trainer.place import Place, Remote
 
 
 class CachedStore(Store):
-    """A store that is read from a `ShardCache`. A row that is damaged there is read again, from a shard fetched anew."""
+    """A store that is read from a `ShardCache`. A row or table that is damaged there is read again, fetched anew."""
 
     def __init__(self, place: Remote, split: str | None) -> None:
         """See `open_place`."""
-        self._cache = ShardCache(place)
+        self._cache, self._split = ShardCache(place), split
         try:
             super().__init__(self._cache.fetch(split), split)
         except InputError:  # another process may just be mending a shard, which is gone until it has arrived
@@ -39,6 +40,13 @@ class CachedStore(Store):
         except InputError:
             self._mend(self.shards.of_video[video_id])
             return super().frames(video_id, start, stop)
+
+    def _table(self, name: str) -> Table:
+        try:
+            return super()._table(name)
+        except InputError:
+            self._cache.fetch(self._split)  # which looks at the small files
+            return super()._table(name)
 
     def _mend(self, name: str) -> None:
         self._cache.mend(name)

@@ -48,6 +48,10 @@ def clip_tubelets(
     return ClipTubelets(labels - np.int16(1), values, pixels[rows], scores[best], pixels[best])
 
 
+class NotFinite(InputError):
+    """A network gave NaN or infinity: its training diverged."""
+
+
 @dataclass(frozen=True)
 class Detector:
     """A network with the priors and variances that it was trained on.
@@ -71,7 +75,7 @@ class Detector:
         """The tubelets of each clip of a video of width x height pixels, as its frames come, in order.
 
         Raises:
-            InputError: the network's output is not finite; names `name` and the clip.
+            NotFinite: the network's output is not; names `name` and the clip.
         """
         priors = self.priors.to(self.device)
         first = 0
@@ -83,7 +87,7 @@ class Detector:
                 scores = class_scores(conf.float()).cpu().numpy()
                 broken = ~(np.isfinite(boxes).all((1, 2, 3)) & np.isfinite(scores).all((1, 2)))
                 if broken.any():
-                    raise InputError(
+                    raise NotFinite(
                         f"the network's output for {name}, clip {first + int(np.argmax(broken))}, is not finite",
                         found="NaN or infinity among its boxes or scores",
                         todo="evaluate an earlier checkpoint: this training has diverged",

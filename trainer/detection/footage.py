@@ -55,14 +55,16 @@ def open_footage(
 
 def gaps_of(source: str) -> str:
     """What is odd about the numbers of a folder's images, in words; "" where nothing is."""
-    if not Path(source).is_dir():
+    images = _images_in(Path(source)) if Path(source).is_dir() else []
+    numbers = [[int(digits) for digits in re.findall("[0-9]+", image.stem)] for image in images]
+    if len(images) < 2:
         return ""
-    last = [re.findall(r"\d+", image.stem)[-1:] for image in _images_in(Path(source))]
-    numbers = [int(digits[0]) for digits in last if digits]
-    gaps = sum(after != before + 1 for before, after in zip(numbers, numbers[1:], strict=False))
-    if not gaps and len(numbers) in (0, len(last)):
-        return ""
-    return f"the numbers of the images in {source} have {gaps} gaps: they are taken for a video's frames as they come"
+    taken = "they are taken for a video's frames as they come"
+    counting = [column for column in zip(*numbers) if len(set(column)) > 1]
+    if not counting or len(set(map(len, numbers))) > 1:
+        return f"the images in {source} are not all numbered alike: {taken}"
+    gaps = sum(after != before + 1 for before, after in zip(counting[-1], counting[-1][1:]))
+    return f"the numbers of the images in {source} have {gaps} gaps: {taken}" if gaps else ""
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -72,7 +74,9 @@ def _images_in(folder: Path) -> list[Path]:
             f"{folder} holds no images", wanted=f"files that end in {', '.join(IMAGES)}",
             todo="give a folder of one video's images, or video files",
         )  # fmt: skip
-    return sorted(images, key=lambda i: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", i.name)])
+    return sorted(
+        images, key=lambda i: [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", i.name)]
+    )
 
 
 def _of_one_size(frames: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

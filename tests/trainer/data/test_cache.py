@@ -109,6 +109,9 @@ def test_a_damaged_cache_is_fetched_again(
         told = capsys.readouterr().err
         assert f"{shard / file} is damaged (its checksum does not fit the manifest); it is fetched again" in told
         assert "fetching" not in told
+    (opened.path / "tables" / "tubes.parquet").write_bytes(b"")
+    assert opened.tubes == Store.open(small_store, "test").tubes
+    assert "tubes.parquet has another size" in capsys.readouterr().err
     (shard / "videos.parquet").write_bytes(b"")
     (opened.path / "tables" / "tubes.parquet").unlink()
     (opened.path / "manifest.json").write_text("{")
