@@ -21,6 +21,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 _ROOT = Path(__file__).resolve().parent.parent
+_MEMORY, _ROOM = "/dev/shm", 4 << 30
+if "TMPDIR" not in os.environ and os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > _ROOM:
+    os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY  # small stores are written and copied by the hundred
 
 
 def _folder(variable: str, default: Path) -> Path:

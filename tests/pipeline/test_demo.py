@@ -132,7 +132,7 @@ def test_a_scene_is_a_function_of_seed_split_and_index() -> None:
 def test_boxes_fit_the_drawn_shapes() -> None:
     """The box of the pixels that an actor changes is its annotated box, to a pixel."""
     checked = 0
-    for scene in list(make_scenes(0))[:6]:
+    for scene in list(make_scenes(0))[:4]:
         empty = Scene(scene.video_id, scene.split, (), scene.seed)
         alone = Scene(scene.video_id, scene.split, scene.actors[:1], scene.seed)
         actor = scene.actors[0]
@@ -146,7 +146,7 @@ def test_boxes_fit_the_drawn_shapes() -> None:
             off = np.abs(found - actor.box(frame))
             checked += 1
             assert np.median(off) < 2, (scene.video_id, frame, found, actor.box(frame))
-    assert checked > 100
+    assert checked > 80
 
 
 def test_the_bar_passes_over_actors() -> None:

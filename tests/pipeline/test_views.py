@@ -54,7 +54,7 @@ def _plain_draws(count: int, original: bool) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def by_oracle() -> tuple[np.ndarray, np.ndarray]:
-    return _plain_draws(700, original=False)
+    return _plain_draws(500, original=False)
 
 
 def test_places_sizes_and_samplers_are_distributed_as_ssds(drawn: Drawn, by_oracle: tuple) -> None:
