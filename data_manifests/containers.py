@@ -1,13 +1,10 @@
-"""Video files by their containers: what may be opened, whether a file is whole by its own sizes, and what its index lists."""
+"""Video files by their containers: whether a file is whole by its own sizes, and what its index lists."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 from typing import BinaryIO
-
-CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
-"""What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
 
 _MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067

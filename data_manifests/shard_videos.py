@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,10 +14,14 @@ from data_manifests.layout import MOST_PIXELS, ROOT, Settings
 from data_manifests.manifest import ShardRecord, plain_path
 
 
-class ShardVideo(NamedTuple):
-    """One video of a shard, its frames in the shard's rows from `first_row` on.
+@dataclass(frozen=True)
+class ShardVideo:
+    """One video of a shard.
 
-    `decoder` read it, `rules` were applied to its annotations.
+    Args:
+        first_row: frame row of its first frame.
+        decoder: that read it.
+        rules: how its annotations were reconciled with the decoded file.
     """
 
     video_id: str

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +50,7 @@ from data_manifests.manifest import (
     write_atomically,
 )
 from data_manifests.priors import make_priors
+from data_manifests.shard_videos import read_attributes
 from data_manifests.tables import checked_table
 from pipeline.decoding import STRICT, Decoding
 from pipeline.jobs import library_versions, other_versions, run_jobs, shard_jobs
@@ -125,23 +126,20 @@ def build(
             manifest = begun
             save_manifest(manifest, store)
         saving = Sparingly[Manifest](lambda manifest: save_manifest(manifest, store))
-        rules: dict[str, list[str]] = {}
         with closing(run_jobs(to_build, workers, executor)) as finished, saving as save:
             for built in finished:
                 place_shard(built, store)
                 manifest = manifest.with_shard(built.name, built.record)
                 save(manifest)
-                for rule, videos in built.rules.items():
-                    rules.setdefault(rule, []).extend(videos)
                 if progress is not None:
                     progress(built.record.frames, frames)
         if manifest.lacks:
             manifest = replace(manifest, files={**files, **write_tables(manifest, store)})
             save_manifest(manifest, store)
-    built_now = {job.name for job in to_build}
-    built_before = {name: record for name, record in manifest.shards.items() if record.files and name not in built_now}
-    cut = _cut_videos(store, built_before) if decoding.damaged == "refuse" else []
-    done = sum(manifest.shards[job.name].frames for job in to_build)
+    now = {job.name: manifest.shards[job.name] for job in to_build}
+    earlier = [(name, record) for name, record in manifest.shards.items() if record.files and name not in now]
+    cut = _rules_of(store, earlier).get(KEPT, []) if decoding.damaged == "refuse" else []
+    rules, done = _rules_of(store, now.items()), sum(record.frames for record in now.values())
     other, seconds = other_versions(manifest.attributes["versions"]) if to_build else [], time.monotonic() - started
     return BuildReport(len(to_build), done, seconds, before, plan.skipped, plan.left_out, other, rules, cut)
 
@@ -313,11 +311,15 @@ def _check_finished(manifest: Manifest, store: Path) -> None:
             check_file(store / SHARDS / name, path, record.files or {}, deep=False)
 
 
-def _cut_videos(store: Path, shards: dict[str, ShardRecord]) -> list[str]:
-    """The videos of which only the frames before their damage are in these shards."""
-    roots = (check_file(store / SHARDS / name, ROOT, record.files or {}, deep=True) for name, record in shards.items())
-    notes = (json.loads(root.read_bytes())["attributes"]["videos"] for root in roots)
-    return [note["video_id"] for videos in notes for note in videos if KEPT in note["rules"]]
+def _rules_of(store: Path, shards: Iterable[tuple[str, ShardRecord]]) -> dict[str, list[str]]:
+    """The videos of finished shards that each rule of `reconcile` was applied to."""
+    rules: dict[str, list[str]] = {}
+    for name, record in shards:
+        root = check_file(store / SHARDS / name, ROOT, record.files or {}, deep=True)
+        for note in read_attributes(root)["videos"]:
+            for rule in note["rules"]:
+                rules.setdefault(rule, []).append(note["video_id"])
+    return rules
 
 
 def _with_plan(manifest: Manifest, plan: Plan) -> dict[str, ShardRecord]:

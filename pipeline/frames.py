@@ -11,11 +11,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from data_manifests.containers import CONTAINERS, listed_places, stored_chunks
+from data_manifests.containers import listed_places, stored_chunks
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
 from pipeline.images import Picture, pictures
+
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
+"""What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
 
 Frame = UInt8[np.ndarray, "height width 3"]
 

@@ -100,15 +100,11 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A finished shard that waits beside the store's shards: nobody sees it before it is placed and recorded.
-
-    `rules` has the videos of each rule of `reconcile` that was applied.
-    """
+    """A finished shard that waits beside the store's shards: nobody sees it before it is placed and recorded."""
 
     name: str
     record: ShardRecord
     folder: Path
-    rules: dict[str, list[str]]
 
 
 def build_shard(job: ShardJob) -> BuiltShard:
@@ -127,8 +123,7 @@ def build_shard(job: ShardJob) -> BuiltShard:
     making = job.store / BUILDING / f"{job.name}.{uuid.uuid4().hex}"  # a killed build's worker may still write its own
     making.mkdir(parents=True)
     try:
-        writer = _ShardWriter(job, making)
-        return BuiltShard(job.name, writer.write(), making, writer.rules)
+        return BuiltShard(job.name, _ShardWriter(job, making).write(), making)
     except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
         if isinstance(error, OSError):
@@ -156,7 +151,6 @@ class _ShardWriter:
     notes: list[dict[str, object]] = field(default_factory=list)
     tubes: list[tuple[str, Tube]] = field(default_factory=list)
     streams: dict[str, RowStream] = field(default_factory=dict)
-    rules: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self) -> ShardRecord:
         settings = self.job.settings
@@ -214,8 +208,6 @@ class _ShardWriter:
         self.videos.append({"video_id": video.video_id, "split": self.job.split, **size, "path": video.path})
         note = {"video_id": video.video_id, "first_row": first_row, "decoder": decoded.decoder, "rules": list(rules)}
         self.notes.append(note)
-        for rule in rules:
-            self.rules.setdefault(rule, []).append(video.video_id)
 
     def _add_frames(self, video: VideoJob) -> tuple[Decoded, tuple[int, int]]:
         """What was stored, and the file's own width and height."""

@@ -19,7 +19,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS, SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
-from data_manifests.shard_videos import shard_videos
+from data_manifests.shard_videos import ShardVideo, shard_videos
 from data_manifests.tables import boxes_of, checked_table
 from pipeline.reconcile import Tube
 
@@ -28,23 +28,14 @@ FRAMES_FILE = data_file(Path("frames/bytes"), 1).as_posix()
 
 
 @dataclass(frozen=True)
-class StoredVideo:
+class StoredVideo(ShardVideo):
     """One video of a shard, with its tubes in frames and pixels of the stored frames.
 
     Args:
         row: in the shard's videos.
-        first_row: frame row of its first frame.
-        rules: how its annotations were reconciled with the decoded file.
     """
 
-    video_id: str
     row: int
-    frames: int
-    width: int
-    height: int
-    first_row: int
-    decoder: str
-    rules: tuple[str, ...]
     tubes: tuple[Tube, ...]
 
 
@@ -87,7 +78,7 @@ class StoredShard:
             tubes.setdefault(video_id, []).append(Tube(index[row], label[row], first[row], boxes_of(table, row)))
         videos = shard_videos(self.folder, self.table("videos"), self.name, self.settings, self._record)
         return tuple(
-            StoredVideo(**video._asdict(), row=row, tubes=tuple(tubes.get(video.video_id, ())))
+            StoredVideo(**vars(video), row=row, tubes=tuple(tubes.get(video.video_id, ())))
             for row, video in enumerate(videos)
         )
 

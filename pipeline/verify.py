@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
@@ -30,6 +29,7 @@ from data_manifests.layout import (
     view_heads,
 )
 from data_manifests.manifest import Files, Manifest, ShardRecord, copy_is_ahead, load_manifest, save_manifest
+from data_manifests.shard_videos import read_attributes
 from data_manifests.tables import VIDEOS, read_table
 from pipeline.annotations import read_annotations
 from pipeline.build import LOCK, is_at_work, only_build, write_root, write_tables
@@ -96,7 +96,7 @@ def verify(store: Path, *, deep: bool = False, progress: Progress | None = None)
             if progress is not None:
                 progress(record.size, total)
     findings += unfinished_parts(manifest, "planned, not built: run its build again")
-    known |= {folder + path for folder, files in all_files(best_manifest(store)[0]).items() for path in files}
+    known |= recorded_files(best_manifest(store)[0])
     strange = list(_strangers(store, known))
     if strange and is_at_work(store):  # it places a shard before it records it
         strange = [finding for finding in strange if not finding.file.startswith(f"{SHARDS}/")]
@@ -147,7 +147,7 @@ def repair(
         if of_manifest:
             save_manifest(manifest, store)
         mended = [f"{finding.file}: written anew" for finding in of_manifest]
-        recorded = {folder + path for folder, files in all_files(manifest).items() for path in files}
+        recorded = recorded_files(manifest)
         strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
         for name in strange:
             (store / name).unlink(missing_ok=True)
@@ -190,6 +190,11 @@ def all_files(manifest: Manifest) -> dict[str, Files]:
     return {"": manifest.files, **shards}
 
 
+def recorded_files(manifest: Manifest) -> set[str]:
+    """The paths of all files, below the store."""
+    return {folder + path for folder, files in all_files(manifest).items() for path in files}
+
+
 def _wrong(path: Path, size: int, crc32c: int, deep: bool) -> str:
     if not path.is_file():
         return "missing"
@@ -215,7 +220,7 @@ def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, m
     try:
         arrays = {name: read_array(folder, name, settings, record) for name in ARRAYS}
         videos = read_table(folder / "videos.parquet", VIDEOS)["video_id"].to_pylist()
-        firsts = [note["first_row"] for note in json.loads((folder / ROOT).read_bytes())["attributes"]["videos"]]
+        firsts = [note["first_row"] for note in read_attributes(folder / ROOT)["videos"]]
         bad = list(_bad_frames(shard, arrays) if array.startswith("frames/") else _bad_views(shard, arrays, settings))
     except (InputError, OSError, ValueError, KeyError, IndexError, TypeError):
         return whole  # its metadata are damaged too, and reported by themselves

@@ -19,6 +19,7 @@ from pipeline.verify import (
     best_manifest,
     findings_of,
     is_small,
+    recorded_files,
     unfinished_parts,
 )
 
@@ -46,7 +47,7 @@ def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -
         InputError: the folder holds another store, or is damaged itself: repair that first.
     """
     ours = load_manifest(scratch)
-    recorded = {folder + path for folder, files in all_files(ours).items() for path in files}
+    recorded = recorded_files(ours)
     strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
     damaged = {finding.file for finding in findings if finding.what != STRANGE}
     with TemporaryDirectory(prefix="tubelets-") as folder:

@@ -6,7 +6,6 @@ import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -104,7 +103,7 @@ def cli(
         from trainer.checkpoint import load_model
         from trainer.detections_file import Origin
         from trainer.distributed import join, leave, together
-        from trainer.evaluation import find_all, metrics_of, open_store, write_json
+        from trainer.evaluation import check_writable, find_all, metrics_of, open_store, write_json
         from trainer.evaluation_table import protocol_table, table
         from trainer.metrics.protocol import Protocol
         from trainer.pictures import draw_pictures
@@ -117,7 +116,9 @@ def cli(
             model, meta = load_model(checkpoint)
             _check_classes(meta, checkpoint, opened, place)
             if json_file is not None and ranks.first:
-                _check_writable(json_file)
+                if json_file.is_dir():
+                    raise InputError(f"--json {json_file} is a folder", wanted="a file", todo="name one in it")
+                check_writable(json_file.parent)
             model.to(ranks.device).eval()
             protocol = Protocol(ap_rule=ap_rule, frames=frames)
             origin = Origin.of(model, opened.content_digest, protocol)
@@ -162,15 +163,6 @@ def _check_classes(meta: CheckpointMeta, checkpoint: Path, store: Store, place: 
             wanted=", ".join(store.meta.classes),
             todo="evaluate it on a store of its own dataset",
         )
-
-
-def _check_writable(path: Path) -> None:
-    """Told before the hours, not after them."""
-    if path.is_dir():
-        raise InputError(f"--json {path} is a folder", wanted="a file", todo="name one in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=path.parent):
-        pass
 
 
 def main() -> None:

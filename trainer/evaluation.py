@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,13 @@ def metrics_of(evaluation: Evaluation, model: ActNet, store: Store, protocol: Pr
         "checkpoint": {"weights": origin.weights},
         "code": {"name": "tubelets", "version": version("tubelets")},
     }
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and sees that files can be written there: before the work of hours, not after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import cv2
@@ -26,7 +25,7 @@ from trainer.detection.footage import gaps_of, open_footage, write_video
 from trainer.detection.link import Tubes, link
 from trainer.detection.tubelets import VideoTubelets
 from trainer.detections_file import weights_digest
-from trainer.evaluation import write_json
+from trainer.evaluation import check_writable, write_json
 from trainer.pictures import PALETTE
 
 BLOCK = 16
@@ -164,9 +163,7 @@ def check_sources(sources: Sequence[str], out: Path, *, keep: bool) -> list[str]
                     found="the video itself" if itself else f"no {name}.json of an earlier detection beside it",
                     todo="give another --out, or move it away",
                 )
-    out.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=out):  # that it can be written to
-        pass
+    check_writable(out)
     return [oddity for source in sources if (oddity := gaps_of(source))]
 
 
