@@ -55,20 +55,25 @@ class Actor:
     corners: int
     colour: tuple[int, int, int]
 
-    def outline(self, frame: int) -> Float[np.ndarray, "corners 2"]:
-        """The polygon's corners at a frame of the video, in pixels."""
-        place = self.place.copy()
+    @property
+    def end(self) -> int:
+        """The first frame without it."""
+        return self.first_frame + self.frames
+
+    def outlines(self) -> Float[np.ndarray, "frames corners 2"]:
+        """The polygon's corners in each frame of its life, in pixels."""
+        place = np.tile(self.place, (self.frames, 1))
         axis, direction = SWEEPS[self.action]
-        place[axis] = direction * (2 * (frame - self.first_frame) / (self.frames - 1) - 1)
-        x, y, log_size, angle = place * SPAN
+        place[:, axis] = direction * (2 * np.arange(self.frames) / (self.frames - 1) - 1)
+        x, y, log_size, angle = (place * SPAN).T[:, :, None]
         turns = angle + 2 * np.pi * np.arange(self.corners) / self.corners
         radius = SIZE * 2**log_size / 2
-        return self.base + [x, y] + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
+        return self.base + np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 2)
 
-    def box(self, frame: int) -> Float[np.ndarray, "4"]:
-        """x1 y1 x2 y2 around the drawn polygon, its two-pixel rim included."""
-        corners = self.outline(frame)
-        return np.concatenate([corners.min(0) - 1, corners.max(0) + 1])
+    def boxes(self) -> Float[np.ndarray, "frames 4"]:
+        """x1 y1 x2 y2 around the drawn polygon in each frame of its life, its two-pixel rim included."""
+        corners = self.outlines()
+        return np.concatenate([corners.min(1) - 1, corners.max(1) + 1], 1)
 
 
 @dataclass(frozen=True)
@@ -123,14 +128,13 @@ def _draw_colour(random: np.random.Generator) -> tuple[int, int, int]:
 
 def _largest_overlap(a: Actor, b: Actor) -> float:
     """The largest share of the smaller box that the two actors' boxes have in common at any frame."""
-    largest = 0.0
-    begin, end = max(a.first_frame, b.first_frame), min(a.first_frame + a.frames, b.first_frame + b.frames)
-    for frame in range(begin, end):
-        one, two = a.box(frame), b.box(frame)
-        sides = np.clip(np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2]), 0, None)
-        smaller = min(np.prod(one[2:] - one[:2]), np.prod(two[2:] - two[:2]))
-        largest = max(largest, float(np.prod(sides) / smaller))
-    return largest
+    begin, end = max(a.first_frame, b.first_frame), min(a.end, b.end)
+    if begin >= end:
+        return 0.0
+    one, two = (actor.boxes()[begin - actor.first_frame : end - actor.first_frame] for actor in (a, b))
+    common = np.clip(np.minimum(one[:, 2:], two[:, 2:]) - np.maximum(one[:, :2], two[:, :2]), 0, None).prod(1)
+    smaller = np.minimum(*((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, two)))
+    return float((common / smaller).max())
 
 
 def render(scene: Scene) -> Iterator[UInt8[np.ndarray, "240 320 3"]]:
@@ -151,6 +155,7 @@ def render(scene: Scene) -> Iterator[UInt8[np.ndarray, "240 320 3"]]:
     ]
     bar_at, bar_speed, bar_width = random.uniform(0, WIDTH), random.uniform(-4, 4), random.uniform(6, 14)
     bar_grey = int(random.integers(40, 200))
+    outlines = [actor.outlines() for actor in scene.actors]
     for frame in range(FRAMES):
         corner = np.array([WIDTH, HEIGHT]) / 2 + drift * (frame - FRAMES / 2)
         image = cv2.getRectSubPix(ground, (WIDTH, HEIGHT), tuple(corner + [WIDTH / 2, HEIGHT / 2]))
@@ -158,9 +163,9 @@ def render(scene: Scene) -> Iterator[UInt8[np.ndarray, "240 320 3"]]:
             turns = 2 * np.pi * np.arange(sides) / sides
             line = place + speed * frame + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
             cv2.polylines(image, [_fixed(line)], True, (200, 200, 200), 2, cv2.LINE_AA, shift=4)
-        for actor in scene.actors:
-            if actor.first_frame <= frame < actor.first_frame + actor.frames:
-                corners = _fixed(actor.outline(frame))
+        for actor, outline in zip(scene.actors, outlines, strict=True):
+            if actor.first_frame <= frame < actor.end:
+                corners = _fixed(outline[frame - actor.first_frame])
                 cv2.fillPoly(image, [corners], actor.colour, cv2.LINE_AA, shift=4)
                 cv2.polylines(image, [corners], True, (255, 255, 255), 2, cv2.LINE_AA, shift=4)
         left = (bar_at + bar_speed * frame) % WIDTH
@@ -215,8 +220,7 @@ def _annotate(scenes: tuple[Scene, ...], folder: Path) -> None:
         rows.writerow(["video", "tube", "class", "frame", "x1", "y1", "x2", "y2"])
         for scene in scenes:
             for tube, actor in enumerate(scene.actors):
-                for frame in range(actor.first_frame, actor.first_frame + actor.frames):
-                    box = (f"{value:.2f}" for value in actor.box(frame))
-                    rows.writerow([scene.video_id, tube, actor.action, frame, *box])
+                for frame, box in enumerate(actor.boxes(), actor.first_frame):
+                    rows.writerow([scene.video_id, tube, actor.action, frame, *(f"{value:.2f}" for value in box)])
     test = [scene.video_id for scene in scenes if scene.split == "test"]
     (folder / "testlist.txt").write_text("\n".join(test) + "\n")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 from tests.browser import Browser
 
@@ -21,6 +22,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 _ROOT = Path(__file__).resolve().parent.parent
+# every call is held to the types of its arrays; modules without any are left out: a check takes ten times a short call
+for _package in ("data_manifests", "pipeline", "trainer"):
+    _sources = [path for path in (_ROOT / _package).rglob("*.py") if "from jaxtyping import" in path.read_text()]
+    _names = [".".join(path.relative_to(_ROOT).with_suffix("").parts) for path in _sources]
+    install_import_hook([name.removesuffix(".__init__") for name in _names], "beartype.beartype")
 _MEMORY, _ROOM = "/dev/shm", 4 << 30
 if "TMPDIR" not in os.environ and os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free > _ROOM:
     os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY  # small stores are written and copied by the hundred

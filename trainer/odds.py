@@ -74,10 +74,15 @@ def _powers(scores, powers):
         powers[i] = of_rest * whole
 
 
-@kernel(fastmath={"reassoc"})
+@kernel
 @no_type_check
 def _sum(values):
+    """Eight at a time: a loop over the few of a row alone waits for each addition, and is too short for LLVM's vectors."""
     total = np.float32(0)
-    for value in values:
-        total += value
+    eights = len(values) // 8 * 8
+    for i in range(0, eights, 8):
+        left = (values[i] + values[i + 1]) + (values[i + 2] + values[i + 3])
+        total += left + ((values[i + 4] + values[i + 5]) + (values[i + 6] + values[i + 7]))
+    for i in range(eights, len(values)):
+        total += values[i]
     return total

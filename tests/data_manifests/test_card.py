@@ -54,7 +54,7 @@ def test_own_priors(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(
         CARD + f"[priors]\nimage_size = 300\nlayers = [{layer.replace('grid', 'gird')}]\n"
     )
-    with pytest.raises(InputError, match="'grid'"):
+    with pytest.raises(InputError, match="'gird'"):
         load_card(str(tmp_path / "own.toml"))
 
 

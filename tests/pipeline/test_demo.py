@@ -30,10 +30,10 @@ def few_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "VIDEOS", {"train": 3, "test": 2})
 
 
-def look(actor: Actor, frame: int) -> np.ndarray:
+def look(actor: Actor, age: int) -> np.ndarray:
     """What one frame shows of an actor: centre, size, aspect, orientation, colour, shape."""
-    x1, y1, x2, y2 = actor.box(frame)
-    corners = actor.outline(frame)
+    x1, y1, x2, y2 = actor.boxes()[age]
+    corners = actor.outlines()[age]
     dx, dy = corners[0] - corners.mean(0)
     turn = np.arctan2(dy, dx) % (2 * np.pi / actor.corners)
     return np.array(
@@ -48,10 +48,10 @@ def moments(scenes: list[Scene], K: int = 1) -> tuple[np.ndarray, np.ndarray, np
     labels, now, later = [], [], []
     for scene in scenes:
         for actor in scene.actors:
-            frame = actor.first_frame + int(random.integers(0, actor.frames - K + 1))
+            age = int(random.integers(0, actor.frames - K + 1))
             labels.append(CLASSES.index(actor.action))
-            now.append(look(actor, frame))
-            later.append(look(actor, frame + K - 1))
+            now.append(look(actor, age))
+            later.append(look(actor, age + K - 1))
     return np.array(labels), np.array(now), np.array(later)
 
 
@@ -105,13 +105,13 @@ def test_scenes_hold_what_is_promised(scenes: list[Scene]) -> None:
     for scene in scenes:
         assert scene.video_id.split("/")[0] == scene.actors[0].action
         assert len({actor.action for actor in scene.actors}) == len(scene.actors)
-        spans = [(actor.first_frame, actor.first_frame + actor.frames) for actor in scene.actors]
+        spans = [(actor.first_frame, actor.end) for actor in scene.actors]
         begins += any(first > 0 for first, _ in spans)
         ends += any(last < FRAMES for _, last in spans)
         together += len(spans) > 1 and max(first for first, _ in spans) < min(last for _, last in spans)
         for actor, (first, last) in zip(scene.actors, spans, strict=True):
             assert 0 <= first < last <= FRAMES
-            boxes = np.array([actor.box(frame) for frame in range(first, last)])
+            boxes = actor.boxes()
             assert boxes.min() >= 0
             assert (boxes[:, 2] <= WIDTH).all()
             assert (boxes[:, 3] <= HEIGHT).all()
@@ -121,9 +121,7 @@ def test_scenes_hold_what_is_promised(scenes: list[Scene]) -> None:
 
 def test_a_scene_is_a_function_of_seed_split_and_index() -> None:
     first, again = next(iter(make_scenes(7))), next(iter(make_scenes(7)))
-    assert [actor.box(actor.first_frame).tolist() for actor in first.actors] == [
-        actor.box(actor.first_frame).tolist() for actor in again.actors
-    ]
+    assert [actor.boxes().tolist() for actor in first.actors] == [actor.boxes().tolist() for actor in again.actors]
     other = next(iter(make_scenes(8)))
     assert first.actors[0].base.tolist() != other.actors[0].base.tolist()
     assert all((a == b).all() for a, b in zip(render(first), render(again), strict=True))
@@ -138,14 +136,15 @@ def test_boxes_fit_the_drawn_shapes() -> None:
         actor = scene.actors[0]
         for frame, (bare, drawn) in enumerate(zip(render(empty), render(alone), strict=True)):
             changed = np.abs(bare.astype(int) - drawn).max(2) > 24
-            if not actor.first_frame <= frame < actor.first_frame + actor.frames:
+            if not actor.first_frame <= frame < actor.end:
                 assert not changed.any()
                 continue
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            off = np.abs(found - actor.box(frame))
+            box = actor.boxes()[frame - actor.first_frame]
+            off = np.abs(found - box)
             checked += 1
-            assert np.median(off) < 2, (scene.video_id, frame, found, actor.box(frame))
+            assert np.median(off) < 2, (scene.video_id, frame, found, box)
     assert checked > 80
 
 
@@ -155,8 +154,8 @@ def test_the_bar_passes_over_actors() -> None:
         bare = render(Scene(scene.video_id, scene.split, (), scene.seed))
         for frame, (image, ground) in enumerate(zip(render(scene), bare, strict=True)):
             for actor in scene.actors:
-                if actor.first_frame <= frame < actor.first_frame + actor.frames:
-                    x, y = actor.outline(frame).mean(0).astype(int)
+                if actor.first_frame <= frame < actor.end:
+                    x, y = actor.outlines()[frame - actor.first_frame].mean(0).astype(int)
                     hidden += bool((image[y, x] == ground[y, x]).all())
     assert hidden > 5
 
@@ -176,8 +175,7 @@ def test_the_written_dataset_reads_back_through_its_card(tmp_path: Path) -> None
     for tube in annotations.tubes.to_pylist():
         actor = expected[tube["video_id"]].actors[tube["tube"]]
         assert (tube["label"], tube["first_frame"]) == (CLASSES.index(actor.action), actor.first_frame)
-        boxes = [actor.box(frame) for frame in range(actor.first_frame, actor.first_frame + actor.frames)]
-        np.testing.assert_allclose(np.array(tube["boxes"]), boxes, atol=0.006)
+        np.testing.assert_allclose(np.array(tube["boxes"]), actor.boxes(), atol=0.006)
     for video in videos:
         frames = list(open_frames(root / "videos" / f"{video['video_id']}.avi"))
         drawn = list(render(expected[video["video_id"]]))
