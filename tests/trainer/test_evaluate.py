@@ -14,7 +14,7 @@ import torch
 
 from data_manifests.errors import InputError, run_command_line
 from data_manifests.prior_spec import ACT300
-from tests.trainer.evaluation_ranks import LENGTHS, model_and_store, start, start_validation
+from tests.trainer.evaluation_ranks import LABELS, LENGTHS, model_and_store, start, start_validation
 from tests.trainer.memory_store import MemoryStore
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.data.reader import Store
@@ -215,9 +215,9 @@ def test_pictures_of_some_videos(done, tmp_path):
     assert len(set(drawn)) == len(alike.video_ids)
 
 
-def _command(monkeypatch, *arguments: object) -> None:
-    """The noise store is found under any name."""
-    store = model_and_store()[1]
+def _command(monkeypatch, *arguments: object, store: MemoryStore | None = None) -> None:
+    """The noise store, or this one, is found under any name."""
+    store = store or model_and_store()[1]
     monkeypatch.setattr(Store, "open", classmethod(lambda cls, path, split=None: store))
     monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
     main()
@@ -269,18 +269,19 @@ def test_progress_is_one_line_in_a_terminal_and_a_plain_one_now_and_then_in_a_pi
 
 
 def test_bfloat16_is_an_option_told_and_kept_apart(checkpoint, done, tmp_path, monkeypatch, capsys):
-    checkpoint = shutil.copy(checkpoint, tmp_path)
+    """Of the first video alone: where the processor imitates it, a frame takes ten times as long."""
+    checkpoint, first = shutil.copy(checkpoint, tmp_path), MemoryStore(LENGTHS[:1], LABELS[:1])
     options = ("--store", "noise", "--checkpoint", checkpoint, "--device", "cpu", "--amp")
-    _command(monkeypatch, *options)
+    _command(monkeypatch, *options, store=first)
     assert f"{checkpoint}, bfloat16\n" in capsys.readouterr().out
     (folder,) = tmp_path.glob("evaluation-*-amp")
     written = json.loads((folder / "metrics.json").read_text())
     assert written["amp"] is True
-    exact = np.load(done[0] / "detections/Noise/v_01.npz")["detections.score"]
-    found = np.load(folder / "detections/Noise/v_01.npz")["detections.score"]
+    exact = np.load(done[0] / "detections/Noise/v_00.npz")["detections.score"]
+    found = np.load(folder / "detections/Noise/v_00.npz")["detections.score"]
     assert not np.array_equal(exact, found)
     with pytest.raises(InputError, match="its found_by differs"):
-        _command(monkeypatch, *options[:-1], "--out", folder)
+        _command(monkeypatch, *options[:-1], "--out", folder, store=first)
 
 
 def _refused(monkeypatch, capsys, *arguments: object) -> str:

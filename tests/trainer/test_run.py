@@ -147,7 +147,7 @@ def test_the_rate_follows_its_schedule(undisturbed: Path) -> None:
 def test_it_learns(setting: str, tiny_store: Path, tmp_path: Path) -> None:
     chosen = {setting: True} if setting else {}
     _train(
-        tiny_store, tmp_path, iterations=6, batch=2, milestones=(), base_lr=2e-3, log_every=3, save_every=6, **chosen
+        tiny_store, tmp_path, iterations=4, batch=2, milestones=(), base_lr=1e-4, log_every=2, save_every=4, **chosen
     )
     first, last = (line["loss"] for line in logged(tmp_path))
     assert last < 0.9 * first
