@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +21,9 @@ def number_everywhere(number: int, pixels: np.ndarray) -> str:
     return f"batch {number}"
 
 
-def fail(error: Exception, number: int, pixels: np.ndarray) -> str:
-    """Cannot read any batch."""
+def fail(error: Exception, said: Path, number: int, pixels: np.ndarray) -> str:
+    """Cannot read any batch. What the worker says from here on goes to a file."""
+    os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
     raise error
 
 

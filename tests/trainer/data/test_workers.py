@@ -66,18 +66,18 @@ def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def test_a_full_disk_is_told_of_as_anywhere() -> None:
-    read = partial(fail, OSError(errno.ENOSPC, "full", "/cache/x"))
+def test_a_full_disk_is_told_of_as_anywhere(tmp_path: Path) -> None:
+    read = partial(fail, OSError(errno.ENOSPC, "full", "/cache/x"), tmp_path / "said")
     with pytest.raises(InputError, match=r"cannot write or read /cache/x[\s\S]*free some space"):
         next(read_ahead(read, SHAPE, workers=1, lent=LENT))
 
 
-def test_no_error_passes_for_the_end_of_the_run(capfd: pytest.CaptureFixture) -> None:
+def test_no_error_passes_for_the_end_of_the_run(tmp_path: Path) -> None:
     """A worker ends silently when its pipe breaks, and only then."""
-    read = partial(fail, ConnectionResetError("by the file server"))
+    read = partial(fail, ConnectionResetError("by the file server"), tmp_path / "said")
     with pytest.raises(InputError, match=r"died[\s\S]*exit code 1[\s\S]*see its message above"):
         next(read_ahead(read, SHAPE, workers=1, lent=LENT))
-    assert "ConnectionResetError: by the file server" in capfd.readouterr().err
+    assert "ConnectionResetError: by the file server" in (tmp_path / "said").read_text()
 
 
 def test_workers_that_have_not_begun() -> None:
