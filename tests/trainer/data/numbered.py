@@ -1,4 +1,4 @@
-"""`python -m tests.trainer.data.numbered`: reads ahead by a worker, tells its process id, and is killed."""
+"""`python -m tests.trainer.data.numbered`: reads ahead by a worker, tells its and its server's process ids, and is killed."""
 
 import multiprocessing
 import os
@@ -27,8 +27,15 @@ def fail(error: Exception, said: Path, number: int, pixels: np.ndarray) -> str:
     raise error
 
 
+def told(name: str, number: int, pixels: np.ndarray) -> str:
+    """What a variable of the environment says to the worker."""
+    return os.environ[name]
+
+
 if __name__ == "__main__":
     batches = read_ahead(number_everywhere, (2, 5), workers=1, lent=1)
     next(batches)
-    print(multiprocessing.active_children()[0].pid, flush=True)
+    worker = multiprocessing.active_children()[0].pid
+    server = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    print(worker, server, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

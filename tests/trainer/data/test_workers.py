@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data_manifests.errors import InputError
-from tests.trainer.data.numbered import LAST, fail, number_everywhere
+from tests.trainer.data.numbered import LAST, fail, number_everywhere, told
 from trainer.data.workers import READ_AHEAD, _shared, _Team, read_ahead
 
 SHAPE, LENT = (2, 5), 3
@@ -96,14 +96,21 @@ def test_workers_that_have_not_begun() -> None:
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
 
 
-def test_a_worker_ends_with_a_run_that_is_killed() -> None:
+def test_a_worker_has_the_environment_of_the_run_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the server, which may have been there before."""
+    for key in ("first", "second"):
+        monkeypatch.setenv("KEY", key)
+        assert next(read_ahead(partial(told, "KEY"), SHAPE, workers=1, lent=LENT))[1] == key
+
+
+def test_a_worker_and_its_server_end_with_a_run_that_is_killed() -> None:
     command = [sys.executable, "-m", "tests.trainer.data.numbered"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == -signal.SIGKILL
     assert not run.stderr
-    worker = Path("/proc") / str(int(run.stdout))
+    worker, server = (Path("/proc", process) for process in run.stdout.split())
     deadline = time.monotonic() + 5
-    while _runs(worker):
+    while _runs(worker) or _runs(server):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
