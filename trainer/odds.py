@@ -49,14 +49,14 @@ def _fused_odds(conf, odds):
     """Fills odds (n,) from scores (n, labels)."""
     rows, labels = conf.shape
     scores = conf.reshape(-1)
-    powers = np.empty(ROWS * labels, np.float32)
+    powers, others = np.empty(ROWS * labels, np.float32), np.empty(ROWS, np.float32)
     for first in range(0, rows, ROWS):
         end = min(first + ROWS, rows)
         _powers(scores[first * labels : end * labels], powers)
+        _sums(powers, labels, others[: end - first])
         for row in range(end - first):
-            of_row = powers[row * labels : (row + 1) * labels]
             background = conf[first + row, 0]
-            odds[first + row] = _sum(of_row[1:]) / of_row[0] + (background - background)
+            odds[first + row] = others[row] / powers[row * labels] + (background - background)
 
 
 @kernel(fastmath={"contract"})
@@ -76,13 +76,18 @@ def _powers(scores, powers):
 
 @kernel
 @no_type_check
-def _sum(values):
-    """Eight at a time: a loop over the few of a row alone waits for each addition, and is too short for LLVM's vectors."""
-    total = np.float32(0)
-    eights = len(values) // 8 * 8
-    for i in range(0, eights, 8):
-        left = (values[i] + values[i + 1]) + (values[i + 2] + values[i + 3])
-        total += left + ((values[i + 4] + values[i + 5]) + (values[i + 6] + values[i + 7]))
-    for i in range(eights, len(values)):
-        total += values[i]
-    return total
+def _sums(powers, labels, sums):
+    """Fills sums (n,) with those of the first n rows of powers, without their first column.
+
+    Eight at a time: a loop over the few of a row waits for each addition, and is too short for LLVM's vectors.
+    """
+    for row in range(len(sums)):
+        values = powers[row * labels + 1 : (row + 1) * labels]
+        total = np.float32(0)
+        eights = len(values) // 8 * 8
+        for i in range(0, eights, 8):
+            left = (values[i] + values[i + 1]) + (values[i + 2] + values[i + 3])
+            total += left + ((values[i + 4] + values[i + 5]) + (values[i + 6] + values[i + 7]))
+        for i in range(eights, len(values)):
+            total += values[i]
+        sums[row] = total
