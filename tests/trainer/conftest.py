@@ -1,16 +1,10 @@
-"""One small store for all tests of training, and one server of processes; never change the store, copy it."""
+"""One small store for all tests of training; never change it, copy it."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.trainer import ranks
 from tests.trainer.tiny_store import write_tiny_store
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _server() -> None:
-    ranks.serve()
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,9 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,7 +21,6 @@ import torch
 import trainer.run
 import trainer.step
 import trainer.training
-from data_manifests.signals import held_back
 from tests.trainer.sparse_targets import sparse_targets
 from trainer.loss import tubelet_loss
 
@@ -36,21 +33,10 @@ class Ended(NamedTuple):
     err: str
 
 
-_DEAF = signal.SIGINT, signal.SIGTERM
-"""What the server does not hear, as when a loader starts it for its workers."""
-
-
-def serve() -> None:
-    """Starts the server, which a loader's workers in this process are forked from too."""
-    forkserver.set_forkserver_preload([__name__, "tests.trainer.evaluation_ranks"])
-    resource_tracker.ensure_running()  # starting it unblocks the signals
-    with held_back(*_DEAF):
-        forkserver.ensure_running()
-
-
 def start(world: int, work: Callable[..., None], *arguments: object) -> list[tuple[BaseProcess, Connection]]:
     """Starts `work(rank, tell, *arguments)` on `world` ranks; what a rank sends to `tell` arrives at its connection."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "tests.trainer.evaluation_ranks"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,7 +51,6 @@ def start(world: int, work: Callable[..., None], *arguments: object) -> list[tup
 
 
 def _rank(rank: int, world: int, port: int, work: Callable[..., None], tell: Connection, *arguments: object) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF)
     if world > 1:
         os.environ |= {
             "RANK": f"{rank}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import multiprocessing
-import os
 import signal
 import weakref
 from collections import deque
@@ -27,8 +26,6 @@ from data_manifests.signals import held_back
 
 READ_AHEAD = 4
 """Batches that each worker has read before they are asked for."""
-_IMPORTED_ONCE = ["trainer.data.loader"]
-"""By the server that the workers are forked from: their memory of it is one."""
 
 T = TypeVar("T")
 Read = Callable[[int, np.ndarray], T]
@@ -82,19 +79,21 @@ class _Team:
     def __init__(self, read: Read[Any], block: Tensor, count: int) -> None:
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(_IMPORTED_ONCE)
+        spawn = multiprocessing.get_context("spawn")
         resource_tracker.ensure_running()  # starting it unblocks the signals
         atexit.register(self.end)  # before multiprocessing's own, which would send SIGTERM and wait for ever
-        with held_back(*_SENT_TO_ALL):
-            for first in range(count):
-                ours, theirs = server.Pipe()
-                self._pipes.append(ours)
-                with theirs:
-                    arguments = (theirs, read, block, first, count, dict(os.environ))
-                    process = server.Process(target=_work, args=arguments, daemon=True)
-                    process.start()
-                self._processes.append(process)
+        try:
+            with held_back(*_SENT_TO_ALL):
+                for first in range(count):
+                    ours, theirs = spawn.Pipe()
+                    self._pipes.append(ours)
+                    with theirs:
+                        process = spawn.Process(target=_work, args=(theirs, read, block, first, count), daemon=True)
+                        process.start()
+                    self._processes.append(process)
+        except BaseException:  # a signal that came meanwhile, too
+            self.end()
+            raise
 
     def ask(self, number: int, slot: int) -> None:
         """For a batch, to be written into a slot."""
@@ -123,8 +122,7 @@ class _Team:
     def end(self) -> None:
         """Ends the workers at once: they hold nothing that could be lost."""
         for process in self._processes:
-            if process.is_alive():  # else its number may be another's by now
-                process.kill()
+            process.kill()
         for process in self._processes:
             process.join()
         for pipe in self._pipes:
@@ -133,12 +131,10 @@ class _Team:
 
 
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from the server's birth, and so from theirs."""
+"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from birth."""
 
 
-def _work(pipe: Connection, read: Read[Any], block: Tensor, first: int, every: int, environ: dict[str, str]) -> None:
-    os.environ.clear()  # what the server began with: a key to an object store may have come since
-    os.environ.update(environ)
+def _work(pipe: Connection, read: Read[Any], block: Tensor, first: int, every: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     pixels = block.numpy()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data_manifests.errors import InputError
-from tests.trainer.data.numbered import LAST, fail, number_everywhere, told
+from tests.trainer.data.numbered import LAST, fail, number_everywhere
 from trainer.data.workers import READ_AHEAD, _shared, _Team, read_ahead
 
 SHAPE, LENT = (2, 5), 3
@@ -66,18 +66,18 @@ def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def test_a_full_disk_is_told_of_as_anywhere(tmp_path: Path) -> None:
-    read = partial(fail, OSError(errno.ENOSPC, "full", "/cache/x"), tmp_path / "said")
+def test_a_full_disk_is_told_of_as_anywhere() -> None:
+    read = partial(fail, OSError(errno.ENOSPC, "full", "/cache/x"))
     with pytest.raises(InputError, match=r"cannot write or read /cache/x[\s\S]*free some space"):
         next(read_ahead(read, SHAPE, workers=1, lent=LENT))
 
 
-def test_no_error_passes_for_the_end_of_the_run(tmp_path: Path) -> None:
+def test_no_error_passes_for_the_end_of_the_run(capfd: pytest.CaptureFixture) -> None:
     """A worker ends silently when its pipe breaks, and only then."""
-    read = partial(fail, ConnectionResetError("by the file server"), tmp_path / "said")
+    read = partial(fail, ConnectionResetError("by the file server"))
     with pytest.raises(InputError, match=r"died[\s\S]*exit code 1[\s\S]*see its message above"):
         next(read_ahead(read, SHAPE, workers=1, lent=LENT))
-    assert "ConnectionResetError: by the file server" in (tmp_path / "said").read_text()
+    assert "ConnectionResetError: by the file server" in capfd.readouterr().err
 
 
 def test_workers_that_have_not_begun() -> None:
@@ -96,21 +96,35 @@ def test_workers_that_have_not_begun() -> None:
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
 
 
-def test_a_worker_has_the_environment_of_the_run_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not that of the server, which may have been there before."""
-    for key in ("first", "second"):
-        monkeypatch.setenv("KEY", key)
-        assert next(read_ahead(partial(told, "KEY"), SHAPE, workers=1, lent=LENT))[1] == key
+class _TravelsOnce:
+    """A way to read that a second worker cannot be given."""
+
+    travelled = False
+
+    __call__ = staticmethod(number_everywhere)
+
+    def __reduce__(self) -> tuple:
+        if self.travelled:
+            raise KeyboardInterrupt
+        self.travelled = True
+        return partial, (number_everywhere,)
 
 
-def test_a_worker_and_its_server_end_with_a_run_that_is_killed() -> None:
+def test_when_not_all_workers_start_none_stays() -> None:
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        _Team(_TravelsOnce(), torch.empty(1), 2)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_a_worker_ends_with_a_run_that_is_killed() -> None:
     command = [sys.executable, "-m", "tests.trainer.data.numbered"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == -signal.SIGKILL
     assert not run.stderr
-    worker, server = (Path("/proc", process) for process in run.stdout.split())
+    worker = Path("/proc") / str(int(run.stdout))
     deadline = time.monotonic() + 5
-    while _runs(worker) or _runs(server):
+    while _runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
