@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import cv2
 
-from tests.benchmarks.harness import Row, row, seconds
+from tests.benchmarks.first_batch import WORKERS as MANY
+from tests.benchmarks.first_batch import measured
+from tests.benchmarks.harness import Row, machine, row, seconds
 from tests.benchmarks.real_store import build_real, real_root
 from trainer.data.batch import Batch
 from trainer.data.loader import Loader
@@ -46,8 +49,22 @@ def _steps(batches: Iterator[Batch]) -> float:
     return time.perf_counter() - start
 
 
+def _starts(store: Path) -> list[Row]:
+    """Workers until the first batch, to such as import torch, as those of its own loader must."""
+    pairs = [(measured(store), measured(store, "torch")) for _ in range(3)]
+    (waits, memory), (their_waits, theirs) = (zip(*(pair[side] for pair in pairs)) for side in (0, 1))
+    texts = f"{median(memory):.0f} MB", f"with torch: {median(theirs):.0f} MB"
+    ratios = sorted(b / a for a, b in zip(memory, theirs))
+    return [
+        row(f"until the first batch of {MANY} workers", list(waits), "with torch", list(their_waits)),
+        Row(f"memory of {MANY} workers", *texts, median(ratios), (ratios[0], ratios[-1]), len(pairs), machine()),
+    ]
+
+
 def bench() -> list[Row]:
-    """Samples of 8 real videos: 40 batches of 8 from 2 workers, and the same number read by 2 processes."""
+    """Samples of 8 real videos: 40 batches of 8 from 2 workers, and the same number read by 2 processes; and what workers
+    cost before the first batch.
+    """
     root = real_root()
     if root is None:
         return []
@@ -62,5 +79,6 @@ def bench() -> list[Row]:
             list(pool.map(_read, shares))
             pairs = [(_steps(batches), seconds(lambda: list(pool.map(_read, shares)))) for _ in range(SAMPLES)]
             batches.close()  # type: ignore[attr-defined]
+        starts = _starts(path)
     ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-    return [row("the whole loader, 2 workers", ours, "2 processes that only read", theirs, 0.9)]
+    return [row("the whole loader, 2 workers", ours, "2 processes that only read", theirs, 0.9), *starts]

@@ -103,7 +103,7 @@ def row(
     ours: list[float],
     peer_name: str,
     theirs: list[float],
-    wanted: float | None,
+    wanted: float | None = None,
     device: torch.device | None = None,
 ) -> Row:
     """The row of seconds that were measured in pairs."""

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data_manifests.array_file import array_file, array_files
 from data_manifests.layout import ARRAYS, ROOT, SHARDS, Settings, checked_at_opening
 from data_manifests.manifest import ShardRecord, check_file
 from data_manifests.shard_videos import ShardVideo, shard_videos
 from data_manifests.tables import VIDEOS, read_table
+from trainer.data.mapping import map_file
 
 VIDEOS_FILE = "videos.parquet"
 OPEN_AT_ONCE = 3000
@@ -86,8 +86,4 @@ def _map(folder: Path, array: str, settings: Settings, record: ShardRecord) -> n
     path, dtype, shape = found = array_file(folder, array, settings, record)
     if not found.values:
         return np.zeros(shape, dtype)
-    # torch's mapping, because it keeps no descriptor open: numpy's keeps one an array, thousands in a large store
-    size = found.values * dtype.itemsize
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().view(dtype).reshape(shape)
-    mapped.flags.writeable = False
-    return mapped
+    return map_file(path, found.values * dtype.itemsize).view(dtype).reshape(shape)

@@ -8,27 +8,23 @@ import multiprocessing
 import signal
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data_manifests.errors import InputError, machine_fault
+from data_manifests.errors import InputError
 from data_manifests.signals import held_back
+from trainer.data.worker import Read, SharedPixels, T, work
 
 READ_AHEAD = 4
 """Batches that each worker has read before they are asked for."""
-
-T = TypeVar("T")
-Read = Callable[[int, np.ndarray], T]
 
 
 def read_ahead(
@@ -50,9 +46,8 @@ def read_ahead(
         InputError: from `read`; or a worker died, or the shared memory is too small.
     """
     slots = workers * READ_AHEAD + lent
-    block = _shared((slots, *shape))
-    pixels, free, placed = block.numpy(), deque(range(slots)), deque[int]()
-    team = _Team(read, block, workers)
+    pixels, free, placed = SharedPixels.allocate((slots, *shape)), deque(range(slots)), deque[int]()
+    team = _Team(read, pixels, workers)
     try:
         for number in itertools.count():
             while free:
@@ -61,7 +56,7 @@ def read_ahead(
                 placed.append(slot)
             answer = team.answer(number)
             slot = placed.popleft()
-            frames = pixels[slot]
+            frames = pixels.array[slot]
             if slots - len(placed) - len(free) <= lent:
                 weakref.finalize(frames, free.append, slot).atexit = False
             else:
@@ -76,7 +71,7 @@ def read_ahead(
 class _Team:
     """The workers, each with a pipe: slots to fill go out, what belongs to their pixels comes back."""
 
-    def __init__(self, read: Read[Any], block: Tensor, count: int) -> None:
+    def __init__(self, read: Read[Any], pixels: SharedPixels, count: int) -> None:
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         spawn = multiprocessing.get_context("spawn")
@@ -88,7 +83,7 @@ class _Team:
                     ours, theirs = spawn.Pipe()
                     self._pipes.append(ours)
                     with theirs:
-                        process = spawn.Process(target=_work, args=(theirs, read, block, first, count), daemon=True)
+                        process = spawn.Process(target=work, args=(theirs, read, pixels, first, count), daemon=True)
                         process.start()
                     self._processes.append(process)
         except BaseException:  # a signal that came meanwhile, too
@@ -132,43 +127,3 @@ class _Team:
 
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from birth."""
-
-
-def _work(pipe: Connection, read: Read[Any], block: Tensor, first: int, every: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    pixels = block.numpy()
-    for turn, slot in enumerate(_asked(pipe)):
-        answer = _answer(read, first + turn * every, pixels[slot])
-        with suppress(ConnectionError):
-            pipe.send(answer)
-
-
-def _asked(pipe: Connection) -> Iterator[int]:
-    """Slots to fill, until the run is gone."""
-    with suppress(EOFError, ConnectionError):
-        while True:
-            yield pipe.recv()
-
-
-def _answer(read: Read[T], number: int, pixels: np.ndarray) -> T | InputError:
-    try:
-        return read(number, pixels)
-    except InputError as error:  # carried home as a value: a worker's traceback helps nobody
-        return error
-    except OSError as error:
-        fault = machine_fault(error)
-        if fault is None:
-            raise
-        return fault
-
-
-def _shared(shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
-    try:
-        return torch.empty(shape, dtype=torch.uint8).share_memory_()
-    except RuntimeError as error:
-        raise InputError(
-            "no shared memory for the batches that are read ahead", found=str(error).splitlines()[0],
-            wanted=f"{np.prod(shape, dtype=object) / 1e6:,.0f} MB in /dev/shm",
-            todo="take fewer --workers or a smaller --batch, or enlarge /dev/shm (docker run --shm-size)",
-        ) from error  # fmt: skip

@@ -3,6 +3,9 @@
 import itertools
 import pickle
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,10 @@ from tests.oracles.order import samples
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import VIEWS, K, build_small, refusal
 from trainer.data.batch import Batch
-from trainer.data.loader import Loader, Share, Views
+from trainer.data.loader import Loader
 from trainer.data.reader import Store
 from trainer.data.resample import resample
+from trainer.data.share import Share, Views
 
 BATCH = 12
 SHARE = Share(2, rank=0, ranks=1, start=0, parts=1)
@@ -114,6 +118,23 @@ def test_damage_ends_the_run_with_the_clips_name(small_store: Path, tmp_path: Pa
     message = refusal(take, store, 30, workers=workers)
     assert "shards/train-00000/frames, row" in message
     assert "of video Run/v_0" in message
+
+
+def test_a_worker_needs_no_torch(small_store: Path) -> None:
+    """It would take four times as long to start, and twice the memory."""
+    done = """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from trainer.data import worker
+        from trainer.data.reader import Store
+        from trainer.data.share import Share, Views
+        views = Views(Store.open(Path(sys.argv[1]), "train"), "train", 0, Share(1, 0, 1, 0, 1))
+        views.read(0, np.empty((1, int(sys.argv[2]), 300, 300, 3), np.uint8))
+        print("torch" in sys.modules)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(done), str(small_store), str(K)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_store_that_changed_since_the_run_began(small_store: Path) -> None:

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from data_manifests.errors import InputError
 from tests.trainer.data.numbered import LAST, fail, number_everywhere
-from trainer.data.workers import READ_AHEAD, _shared, _Team, read_ahead
+from trainer.data.worker import SharedPixels
+from trainer.data.workers import READ_AHEAD, _Team, read_ahead
 
 SHAPE, LENT = (2, 5), 3
 
@@ -83,7 +83,7 @@ def test_no_error_passes_for_the_end_of_the_run(capfd: pytest.CaptureFixture) ->
 def test_workers_that_have_not_begun() -> None:
     """They are deaf already, and not waited for."""
     before = set(multiprocessing.active_children())
-    team = _Team(number_everywhere, torch.empty(1), 4)
+    team = _Team(number_everywhere, SharedPixels.allocate((1,)), 4)
     new = set(multiprocessing.active_children()) - before
     status = [Path(f"/proc/{process.pid}/status").read_text() for process in new]
     start = time.monotonic()
@@ -113,7 +113,7 @@ class _TravelsOnce:
 def test_when_not_all_workers_start_none_stays() -> None:
     before = set(multiprocessing.active_children())
     with pytest.raises(KeyboardInterrupt):
-        _Team(_TravelsOnce(), torch.empty(1), 2)
+        _Team(_TravelsOnce(), SharedPixels.allocate((1,)), 2)
     assert set(multiprocessing.active_children()) == before
 
 
@@ -139,4 +139,4 @@ def _runs(process: Path) -> bool:
 def test_too_little_shared_memory() -> None:
     size = os.statvfs("/dev/shm")
     with pytest.raises(InputError, match=r"MB in /dev/shm"):
-        _shared((2 * size.f_blocks * size.f_frsize,))
+        SharedPixels.allocate((2 * size.f_blocks * size.f_frsize,))
