@@ -30,9 +30,9 @@ def _descendants(process: int) -> Iterator[int]:
 
 
 def _proportional_megabytes(process: int) -> float:
-    """What several processes have in common counts in equal shares."""
+    """What several processes have in common, these workers and their parent too, counts in equal shares."""
     lines = map(str.split, Path(f"/proc/{process}/smaps_rollup").read_text().splitlines())
-    return sum(int(line[1]) for line in lines if line[0] == "Pss:") / 1024
+    return sum(int(line[1]) for line in lines if line[0] == "Pss:") * 1024 / 1e6
 
 
 def _main(store: Path) -> None:

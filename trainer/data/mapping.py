@@ -32,7 +32,10 @@ def map_file(path: Path, size: int) -> UInt8[np.ndarray, " size"]:
     with open(path, "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if found < size:  # reading past the end would end the process
-            raise InputError(f"{path} was cut off", found=f"{found} bytes", wanted=f"{size} or more")
+            raise InputError(
+                f"{path} was cut off", found=f"{found} bytes", wanted=f"{size} or more",
+                todo="python -m pipeline verify STORE --repair",
+            )  # fmt: skip
         address = _libc.mmap(None, size, PROT_READ, MAP_PRIVATE, file.fileno(), 0)
     if address == _FAILED:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))

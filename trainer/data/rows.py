@@ -1,4 +1,4 @@
-"""A batch's targets, as a loader's worker sends them home. Without torch, which would double what a worker takes."""
+"""A batch's targets, as a loader's worker sends them home. Without torch, as `trainer.data.worker` is."""
 
 from __future__ import annotations
 

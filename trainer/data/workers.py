@@ -89,6 +89,8 @@ class _Team:
         except BaseException:  # a signal that came meanwhile, too
             self.end()
             raise
+        finally:
+            pixels.close()
 
     def ask(self, number: int, slot: int) -> None:
         """For a batch, to be written into a slot."""

@@ -121,7 +121,7 @@ def test_damage_ends_the_run_with_the_clips_name(small_store: Path, tmp_path: Pa
 
 
 def test_a_worker_needs_no_torch(small_store: Path) -> None:
-    """It would take four times as long to start, and twice the memory."""
+    """It would take three times as long to start, and three times the memory. tests/test_help.py keeps torch out of the commands' mains."""
     done = """
         import sys
         from pathlib import Path

@@ -1,7 +1,9 @@
 """Shared memory is never written while it is held; workers end when they should, and not when they should not."""
 
 import errno
+import gc
 import itertools
+import mmap
 import multiprocessing
 import os
 import signal
@@ -9,7 +11,9 @@ import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -57,7 +61,6 @@ def test_a_worker_hears_no_signal_and_is_missed_when_it_dies() -> None:
     os.kill(worker.pid, signal.SIGINT)
     os.kill(worker.pid, signal.SIGTERM)
     assert [answer for _, answer in itertools.islice(batches, 30)][-1] == "batch 30"
-    assert not list(Path("/dev/shm").glob(f"torch_{os.getpid()}_*"))
     os.kill(worker.pid, signal.SIGKILL)
     start = time.monotonic()
     with pytest.raises(InputError, match=r"a process that reads the store died[\s\S]*SIGKILL"):
@@ -136,7 +139,39 @@ def _runs(process: Path) -> bool:
         return False
 
 
+def _shared_memory() -> list[str]:
+    """What is mapped of it here."""
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if " /dev/shm/" in line]
+
+
+def test_shared_memory_has_no_name_and_goes_with_its_last_batch() -> None:
+    resource_tracker.ensure_running()
+    gc.collect()
+    mapped, descriptors = _shared_memory(), os.listdir("/proc/self/fd")
+    batches = read_ahead(number_everywhere, SHAPE, workers=1, lent=LENT)
+    held = next(batches)[0]
+    (block,) = set(_shared_memory()) - set(mapped)
+    assert block.endswith(" (deleted)")
+    batches.close()
+    gc.collect()
+    assert block in _shared_memory()
+    assert (held == 0).all()
+    del held
+    gc.collect()
+    assert _shared_memory() == mapped
+    assert len(os.listdir("/proc/self/fd")) <= len(descriptors)
+
+
+def test_shared_memory_that_cannot_be_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(InputError, match=r"Too many open files\n.*MB in /dev/shm\n.*smaller --batch$"):
+        SharedPixels.allocate((2, 5))
+
+
 def test_too_little_shared_memory() -> None:
     size = os.statvfs("/dev/shm")
-    with pytest.raises(InputError, match=r"MB in /dev/shm"):
+    with pytest.raises(InputError, match=r"MB in /dev/shm\n.*or enlarge /dev/shm"):
         SharedPixels.allocate((2 * size.f_blocks * size.f_frsize,))
