@@ -79,7 +79,7 @@ def test_a_damaged_video_is_named(cluster: Any, small_root: Path, tmp_path: Path
     video.write_bytes(video.read_bytes()[:3000])
     with dask_cluster(cluster.scheduler_address) as executor:
         assert "Run/v_4" in refusal(build_small, tmp_path / "d", tmp_path / "s", executor=executor)
-    assert load_manifest(tmp_path / "s").unfinished == ["train-00001"]
+    assert "train-00001" in load_manifest(tmp_path / "s").unfinished, "and those that were not begun when it failed"
 
 
 def test_workers_of_other_versions_are_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
