@@ -25,6 +25,8 @@ from trainer.data.worker import Read, SharedPixels, T, work
 
 READ_AHEAD = 4
 """Batches that each worker has read before they are asked for."""
+_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from birth."""
 
 
 def read_ahead(
@@ -125,7 +127,3 @@ class _Team:
         for pipe in self._pipes:
             pipe.close()
         atexit.unregister(self.end)
-
-
-_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, a scheduler's stop: the run ends its workers itself. Held back from birth."""
