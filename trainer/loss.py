@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from trainer.odds import odds_against_background
+from trainer.mining import hardest
 
 NEGATIVES_PER_POSITIVE = 3
 """`neg_pos_ratio` of the original."""
@@ -32,8 +32,8 @@ class Losses(NamedTuple):
     total: Float[Tensor, ""]
     loc: Float[Tensor, ""]
     conf: Float[Tensor, ""]
-    mined: Int64[Tensor, "B hardest"]
-    is_mined: Tensor
+    mined: Int64[Tensor, " N"]
+    is_mined: Bool[Tensor, " N"]
 
 
 def tubelet_loss(
@@ -67,19 +67,11 @@ def tubelet_loss(
     row = sample * P + prior
     loc_sum = F.smooth_l1_loss(loc.reshape(B * P, K, 4).index_select(0, row).float(), target, reduction="sum") / K
 
-    hardest = min(NEGATIVES_PER_POSITIVE * max(positives), P)
     with torch.no_grad():
-        hardness = odds_against_background(conf)
-        hardness.view(-1).index_fill_(0, torch.cat([row, ignored_sample * P + ignored_prior]), -torch.inf)
-        odds, mined = hardness.topk(hardest, dim=1)
-        wanted = torch.zeros(B, dtype=torch.int64, device=conf.device)
-        wanted = wanted.index_add_(0, sample, torch.full_like(sample, NEGATIVES_PER_POSITIVE))
-        rank = torch.arange(hardest, device=conf.device)
-        # a NaN is harder than anything: it must reach the loss, where the watch sees it
-        is_mined = (rank < wanted[:, None]) & (odds != -torch.inf)
-        mined = mined + torch.arange(0, B * P, P, device=conf.device)[:, None]
-        answered = torch.cat([row, mined.flatten()])
-        truth = torch.cat([label, is_mined.flatten().long() - 1])  # background, or UNCOUNTED
+        wanted = tuple(min(NEGATIVES_PER_POSITIVE * count, P) for count in positives)
+        mined, is_mined = hardest(conf, torch.cat([row, ignored_sample * P + ignored_prior]), wanted)
+        answered = torch.cat([row, mined])
+        truth = torch.cat([label, is_mined.long() - 1])  # background, or UNCOUNTED
     # one gather: its backward fills the one dense gradient that the network's border needs
     answers = conf.reshape(B * P, labels).index_select(0, answered).float()
     cross_entropy = F.cross_entropy(answers, truth, ignore_index=UNCOUNTED, reduction="none")

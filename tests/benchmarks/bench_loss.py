@@ -103,7 +103,7 @@ def _rows(device: torch.device) -> list[Row]:
     where = "one thread" if device.type == "cpu" else machine(device)
     speed = compare(
         f"loss, forward + backward, batch {B}, {where}", lambda: backward(ours), lambda: backward(plain),
-        peer_name="plain port", samples=15, subject_repeat=4, wanted=10, device=device,
+        peer_name="plain port", samples=31, subject_repeat=4, wanted=10, device=device,
     )  # fmt: skip
     mine, theirs = highest(ours, (loc, conf)), highest(plain, (loc, conf))
     memory = Row(

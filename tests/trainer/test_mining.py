@@ -1,0 +1,114 @@
+"""The hardest negatives: by the kernels and by torch's operators, against a sort by their definition in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from torch import Tensor
+
+from trainer.mining import MOST_LOGIT, OFF, ROWS, _powers_about, composed, hardest
+
+both = pytest.mark.parametrize("mine", [hardest, composed])
+Mine = Callable[[Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]]
+NONE = torch.zeros(0, dtype=torch.int64)
+PRIORS = ROWS + 6
+"""More than the kernel takes at a time, and no multiple of that."""
+
+
+def scores(labels: int, size: float, *, clips: int = 3, seed: int = 0) -> Tensor:
+    """Of a network."""
+    return size * torch.randn(clips, PRIORS, labels, generator=torch.Generator().manual_seed(seed))
+
+
+def exact_odds(conf: Tensor) -> Tensor:
+    """(1 - p) / p in float64."""
+    powers = conf.double().clamp(-MOST_LOGIT, MOST_LOGIT).exp()
+    return powers[..., 1:].sum(-1) / powers[..., 0]
+
+
+def mined(mine: Mine, conf: Tensor, excluded: Tensor, wanted: tuple[int, ...]) -> list[list[int]]:
+    """The priors of each clip, ascending."""
+    rows, counts = mine(conf, excluded, wanted)
+    return [
+        sorted((of_clip - clip * conf.shape[1])[counting].tolist())
+        for clip, (of_clip, counting) in enumerate(zip(rows.split(wanted), counts.split(wanted), strict=True))
+    ]
+
+
+@both
+@settings(deadline=None)
+@given(
+    labels=some.integers(2, 27),
+    size=some.sampled_from([1e-3, 1.0, 10.0]),
+    wanted=some.tuples(*[some.integers(0, PRIORS)] * 3),
+    taken=some.integers(0, PRIORS),
+    seed=some.integers(0, 99),
+)
+def test_they_are_the_first_of_a_sort(
+    mine: Mine, labels: int, size: float, wanted: tuple[int, int, int], taken: int, seed: int
+) -> None:
+    conf = scores(labels, size, seed=seed)
+    excluded = torch.randperm(3 * PRIORS, generator=torch.Generator().manual_seed(seed))[: 3 * taken]
+    odds = exact_odds(conf)
+    odds.view(-1)[excluded] = -torch.inf
+    for clip, priors in enumerate(mined(mine, conf, excluded, wanted)):
+        left = int((odds[clip] > -torch.inf).sum())
+        assert len(set(priors)) == len(priors) == min(wanted[clip], left)
+        others = odds[clip].index_fill(0, torch.tensor(priors, dtype=torch.int64), -torch.inf)
+        assert all(odds[clip, priors] >= others.max() * (1 - 1e-5))  # the operators compare in float32
+
+
+@both
+def test_a_row_that_counts_for_nothing_is_one_of_its_clip(mine: Mine) -> None:
+    rows, counts = mine(scores(4, 1.0, clips=2), torch.arange(PRIORS + 3, 2 * PRIORS), (2, 5))
+    assert (counts[:2].sum(), counts[2:].sum()) == (2, 3)
+    assert (rows[2:] >= PRIORS).all()
+    assert (rows[2:] < 2 * PRIORS).all()
+
+
+@both
+def test_the_kinds_of_scores_a_network_gives(mine: Mine) -> None:
+    conf, wanted = scores(4, 3.0), (4, 9, 2)
+    expected = mined(mine, conf, NONE, wanted)
+    assert mined(mine, conf.clone().requires_grad_(), NONE, wanted) == expected
+    assert mined(mine, conf.transpose(0, 1).contiguous().transpose(0, 1), NONE, wanted) == expected
+    half = conf.bfloat16()
+    few = exact_odds(half)[0].topk(4).values.min()
+    assert (exact_odds(half)[0, mined(mine, half, NONE, wanted)[0]] >= few * (1 - 1e-5)).all()
+
+
+@both
+def test_scores_of_any_size_are_ordered(mine: Mine) -> None:
+    conf = torch.tensor([[[0, -1e30, -1e30], [0, -50, -50], [0, -torch.inf, 0], [0, 50, 0], [-1e30, 1e30, 1e30]]])
+    for count in range(6):
+        assert mined(mine, conf, NONE, (count,)) == [list(range(5 - count, 5))]
+
+
+@both
+@pytest.mark.parametrize(("label", "value"), [(0, torch.nan), (2, torch.nan), (0, torch.inf), (0, -torch.inf)])
+def test_what_is_no_number_is_the_hardest(mine: Mine, label: int, value: float) -> None:
+    conf = scores(3, 3.0)
+    conf[1, 5, label] = value
+    assert mined(mine, conf, NONE, (0, 1, 0)) == [[], [5], []]
+    conf[1, 6:40, 0], conf[1, 6:40, 1] = -100, 100  # their odds are infinite in float32
+    assert 5 in mined(mine, conf, NONE, (0, 9, 0))[1]
+
+
+def test_odds_too_small_for_a_float32_are_told_apart_by_the_kernels() -> None:
+    conf = torch.zeros(1, PRIORS, 2)
+    conf[0, :, 0], conf[0, :, 1] = 80.0, -70 - torch.arange(PRIORS) / 100
+    assert mined(hardest, conf, NONE, (7,)) == [list(range(7))]
+
+
+def test_rough_powers_are_off_by_less_than_is_said() -> None:
+    """Else a prior that is one of the hardest could be passed over."""
+    numbers = np.linspace(-MOST_LOGIT, MOST_LOGIT, 1_000_001, dtype=np.float32)
+    powers = np.empty_like(numbers)
+    _powers_about(numbers, powers)
+    off = powers / np.exp(numbers.astype(np.float64))
+    assert 1 - 1e-4 < off.min() < off.max() < 1.062 < OFF
