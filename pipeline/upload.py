@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, MANIFEST_COPY, SHARDS, TABLES
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, PRIORS, ROOT, SHARDS, TABLES
 from data_manifests.manifest import Files, Manifest, ShardRecord, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
 from pipeline.sparingly import Sparingly
+from pipeline.verify import recorded_files
 
 Progress = Callable[[str, int], None]
 """Called with what was put, and its bytes."""
@@ -27,6 +28,7 @@ def check_same_store(ours: Manifest | None, remote: ObjectStore) -> Manifest | N
     """
     theirs = remote.manifest()
     if theirs is None:
+        _check_nothing_else(ours, remote)
         return None
     there = {name: record for name, record in theirs.shards.items() if record.files is not None}
     if ours is None or theirs.settings_digest != ours.settings_digest or not there.items() <= ours.shards.items():
@@ -37,6 +39,18 @@ def check_same_store(ours: Manifest | None, remote: ObjectStore) -> Manifest | N
             todo=f"copy it (`aws s3 sync {remote.url} SCRATCH`) to add to it, or choose another --store",
         )
     return theirs
+
+
+def _check_nothing_else(ours: Manifest | None, remote: ObjectStore) -> None:
+    """An upload that was cut before its first manifest, or whose manifest was lost, has left the store's own objects."""
+    own = {"", MANIFEST_COPY} | (set() if ours is None else recorded_files(ours))
+    others = sorted(name for name in remote.sizes() if name not in own and name.split("/")[0] not in (ROOT, PRIORS))
+    if others:
+        raise InputError(
+            f"{remote.url} holds something else", found=", ".join(others[:5]),
+            wanted=f"nothing there, or a store with its {MANIFEST}",
+            todo="choose another --store, such as a folder of its own below that; nothing there was touched",
+        )  # fmt: skip
 
 
 def upload(store: Path, remote: ObjectStore, progress: Progress | None = None) -> int:

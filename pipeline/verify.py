@@ -28,7 +28,15 @@ from data_manifests.layout import (
     view_crc32c,
     view_heads,
 )
-from data_manifests.manifest import Files, Manifest, ShardRecord, copy_is_ahead, load_manifest, save_manifest
+from data_manifests.manifest import (
+    Files,
+    Manifest,
+    ShardRecord,
+    copy_is_ahead,
+    is_unfinished,
+    load_manifest,
+    save_manifest,
+)
 from data_manifests.shard_videos import read_attributes
 from data_manifests.tables import VIDEOS, read_table
 from pipeline.annotations import read_annotations
@@ -134,7 +142,7 @@ def repair(
     decoding: Decoding = STRICT,
 ) -> list[str]:
     """Mends what `verify` found: puts the manifest's copy back, builds the damaged shards from their source, and removes
-    files that no record names, now that no build is at work.
+    files that no record names from the folders of a store, now that no build is at work.
 
     Returns:
         What was mended, a line each.
@@ -147,8 +155,7 @@ def repair(
         if of_manifest:
             save_manifest(manifest, store)
         mended = [f"{finding.file}: written anew" for finding in of_manifest]
-        recorded = recorded_files(manifest)
-        strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
+        strange = left_behind(findings, manifest)
         for name in strange:
             (store / name).unlink(missing_ok=True)
         mended += [f"{name}: removed" for name in strange]
@@ -166,6 +173,7 @@ def repair(
 
 DAMAGED = "its checksum does not fit the manifest"
 STRANGE = "not the store's: no record names it"
+FOREIGN = "no part of a store lies here, so it is somebody's and stays"
 
 
 def best_manifest(store: Path) -> tuple[Manifest, list[Finding]]:
@@ -195,6 +203,19 @@ def recorded_files(manifest: Manifest) -> set[str]:
     return {folder + path for folder, files in all_files(manifest).items() for path in files}
 
 
+def stranger(name: str) -> Finding:
+    """What is said of a file that no record names."""
+    place = Path(name)
+    of_a_store = place.parts[0] in {SHARDS, PRIORS, *(Path(table).parts[0] for table in TABLES.values())}
+    return Finding(STRANGE if of_a_store or is_unfinished(place) else FOREIGN, name)
+
+
+def left_behind(findings: list[Finding], manifest: Manifest) -> list[str]:
+    """The files that are to be removed: of a store by their place, and still named by no record."""
+    recorded = recorded_files(manifest)
+    return [finding.file for finding in findings if finding.what == STRANGE and finding.file not in recorded]
+
+
 def _wrong(path: Path, size: int, crc32c: int, deep: bool) -> str:
     if not path.is_file():
         return "missing"
@@ -209,7 +230,7 @@ def _strangers(store: Path, known: set[str]) -> Iterator[Finding]:
     for path in sorted(store.rglob("*")):
         name = path.relative_to(store).as_posix()
         if path.is_file() and name not in known and not name.startswith(f"{BUILDING}/"):
-            yield Finding(STRANGE, name)
+            yield stranger(name)
 
 
 def _rows(store: Path, shard: str, array: str, file: str, record: ShardRecord, manifest: Manifest) -> list[Finding]:

@@ -13,7 +13,7 @@ from data_manifests.object_store import ObjectStore
 from data_manifests.place import is_url
 from pipeline.decoding import Decoding
 from pipeline.summary import reading_progress
-from pipeline.verify import Finding, repair, verify
+from pipeline.verify import FOREIGN, Finding, repair, verify
 from pipeline.verify_remote import repair_remote, verify_remote
 
 SHALLOW = " (sizes and small files; --deep reads every byte)"
@@ -82,6 +82,13 @@ def _verify(
         raise InputError(
             f"the store at {place} is not finished", found="nothing wrong in what is there" + ("" if deep else SHALLOW),
             todo="run its build again: it goes on from there",
+        )  # fmt: skip
+    foreign = [finding.file for finding in findings if finding.what == FOREIGN]
+    if foreign and len(foreign) == len(findings):
+        raise InputError(
+            f"what is no part of the store lies at {place}", found=", ".join(foreign[:5]),
+            wanted="nothing else there; of the store itself nothing is wrong" + ("" if deep else SHALLOW),
+            todo="move it away, or let it lie: it is never read, nor removed",
         )  # fmt: skip
     if findings:
         raise InputError(

@@ -13,13 +13,13 @@ from data_manifests.manifest import Manifest, check_file, load_manifest
 from data_manifests.object_store import ObjectStore
 from pipeline.verify import (
     DAMAGED,
-    STRANGE,
     Finding,
     all_files,
     best_manifest,
     findings_of,
     is_small,
-    recorded_files,
+    left_behind,
+    stranger,
     unfinished_parts,
 )
 
@@ -38,7 +38,7 @@ def verify_remote(remote: ObjectStore, *, deep: bool = False) -> list[Finding]:
 
 
 def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -> list[str]:
-    """Puts what `verify_remote` found damaged anew, and removes what no record names.
+    """Puts what `verify_remote` found damaged anew, and removes what no record names from the folders of a store.
 
     Returns:
         What was mended, a line each.
@@ -47,9 +47,8 @@ def repair_remote(remote: ObjectStore, scratch: Path, findings: list[Finding]) -
         InputError: the folder holds another store, or is damaged itself: repair that first.
     """
     ours = load_manifest(scratch)
-    recorded = recorded_files(ours)
-    strange = [f.file for f in findings if f.what == STRANGE and f.file not in recorded]
-    damaged = {finding.file for finding in findings if finding.what != STRANGE}
+    strange = left_behind(findings, ours)
+    damaged = {finding.file for finding in findings}
     with TemporaryDirectory(prefix="tubelets-") as folder:
         theirs, _ = _best_manifest(remote, remote.sizes(), Path(folder))
     if theirs != ours:
@@ -102,4 +101,4 @@ def _findings(remote: ObjectStore, sizes: dict[str, int], deep: bool, scratch: P
         if folder:
             shutil.rmtree(scratch / folder, ignore_errors=True)
     yield from unfinished_parts(manifest, "planned, not uploaded")
-    yield from (Finding(STRANGE, name) for name in sorted(sizes.keys() - known))
+    yield from map(stranger, sorted(sizes.keys() - known - {""}))

@@ -146,14 +146,14 @@ def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, small_
     content[40] ^= 1
     put_bytes(url, FRAMES, bytes(content))
     put_bytes(url, "shards/test-00000/tubes.parquet", b"short")
-    put_bytes(url, "stranger", b"?")
+    put_bytes(url, "shards/stranger", b"?")
     put_bytes(url, MANIFEST, b"{}")
     ObjectStore(url).remove(["tables/tubes.parquet"])
     assert "nothing wrong" not in run("verify", url).output
     found = run("verify", url, "--deep")
     for words in (
         f"{FRAMES}, row 0: its checksum does not fit the manifest (video Jump/t_0)", "test-00000/tubes.parquet: 5 bytes",
-        "stranger: not the store's", "manifest.json: KeyError", "tables/tubes.parquet: missing",
+        "shards/stranger: not the store's", "manifest.json: KeyError", "tables/tubes.parquet: missing",
     ):  # fmt: skip
         assert words in found.output
     assert len(found.output.splitlines()) == 5
@@ -162,6 +162,37 @@ def test_what_is_damaged_is_named_and_put_anew(s3: str, small_root: Path, small_
     assert ObjectStore(url).read(MANIFEST_COPY) == (scratch / MANIFEST_COPY).read_bytes(), "the last good one"
     repaired = run("verify", url, "--repair", "--scratch", scratch)
     assert repaired.exit_code == 0, repaired.exception
+    assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)
+
+
+def test_what_somebody_else_put_there_is_neither_built_over_nor_removed(
+    s3: str, small_root: Path, tmp_path: Path
+) -> None:
+    url, scratch = f"{s3}/shared", tmp_path / "scratch"
+    build_small(small_root, scratch, split="test")
+    put_bytes(url, "thesis/shards.txt", b"years")
+    told = refusal(upload, scratch, ObjectStore(url))
+    assert "holds something else" in told
+    assert "thesis/shards.txt" in told
+    assert list(ObjectStore(url).sizes()) == ["thesis/shards.txt"]
+    ObjectStore(url).remove(["thesis/shards.txt"])
+    upload(scratch, ObjectStore(url))
+    put_bytes(url, "thesis/shards.txt", b"years")
+    put_bytes(url, "shards/stranger", b"?")
+    repaired = run("verify", url, "--repair", "--scratch", scratch)
+    assert "shards/stranger: removed" in repaired.output
+    assert "what is no part of the store lies at" in str(repaired.exception)
+    assert ObjectStore(url).read("thesis/shards.txt") == b"years"
+    assert ObjectStore(url).read("shards/stranger") is None
+
+
+def test_an_upload_that_was_cut_before_its_manifest_goes_on(s3: str, small_root: Path, tmp_path: Path) -> None:
+    url, scratch = f"{s3}/cut", tmp_path / "scratch"
+    build_small(small_root, scratch, split="test")
+    put_bytes(url, "zarr.json", (scratch / "zarr.json").read_bytes())
+    upload(scratch, ObjectStore(url))
+    ObjectStore(url).remove([MANIFEST])
+    upload(scratch, ObjectStore(url))
     assert tree(fetched(url, tmp_path / "copy")) == tree(scratch)
 
 

@@ -12,7 +12,7 @@ from data_manifests.card import load_card
 from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES
 from data_manifests.manifest import load_manifest
 from pipeline.build import only_build
-from pipeline.verify import STRANGE, Finding, repair, verify
+from pipeline.verify import FOREIGN, STRANGE, Finding, repair, verify
 from tests.pipeline.small_store import SHARDS, Here, build_small, refusal, tree
 from trainer.data.reader import Store
 
@@ -137,10 +137,14 @@ def test_a_shard_that_was_built_while_verify_read_is_not_removed(small_root: Pat
     store = tmp_path / "s"
     build_small(small_root, store, split="train")
     (store / "notes.txt").write_text("mine")
+    (store / "shards" / "left-behind").write_text("?")
     seen = verify(store, deep=True)
+    assert [finding.what for finding in seen] == [FOREIGN, STRANGE]
     seen += [Finding(STRANGE, f"shards/test-00000/{name}") for name in ("zarr.json", "videos.parquet")]
     build_small(small_root, store)
     repair(store, load_card(str(small_root / "own.toml")), small_root, seen, workers=1, executor=Here())
+    assert (store / "notes.txt").read_text() == "mine", "no part of a store: somebody's"
+    (store / "notes.txt").unlink()
     assert tree(store) == tree(small_store)
 
 

@@ -60,9 +60,9 @@ def test_neighbours_do_not_stay_neighbours() -> None:
 
 def test_a_hundred_million_clips_cost_nothing() -> None:
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     places = [sample_at(0, 7 * 10**17 + position, 10**8, 8) for position in range(1000)]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len({place.clip for place in places}) == 1000
