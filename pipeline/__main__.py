@@ -165,7 +165,10 @@ def report(place: str, out: Path | None) -> None:
 @click.argument("place", metavar="STORE")
 @click.option("--deep", is_flag=True, help="Read every byte; else sizes and the small files only.")
 @click.option(
-    "--repair", "mend", is_flag=True, help="Build what is damaged again, to the same bytes; remove strange files."
+    "--repair",
+    "mend",
+    is_flag=True,
+    help="Build what is damaged again, to the same bytes; remove what no record names from its folders.",
 )
 @click.option(
     "--dataset", help="With --repair: ucf101, jhmdb21, ucfsports, multisports, demo, or a card's path (.toml)."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from data_manifests.errors import InputError
 from pipeline.jobs import library_versions, other_versions
@@ -56,7 +58,7 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
             ) from error
         _check_versions(client.run(library_versions, on_error="return"))
         try:
-            yield client.get_executor(pure=False)  # a job that is asked for again is to run again
+            yield _Cluster(client)
         except distributed.KilledWorker as error:
             raise InputError(
                 "a shard's worker died again and again", found=str(error).splitlines()[0],
@@ -67,6 +69,45 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
                 f"the Dask scheduler at {scheduler} was lost",
                 todo="run the same command again when it is back; finished shards stay",
             ) from error
+
+
+class _Cluster(Executor):
+    """As `client.get_executor()`, but like those of a pool its futures cannot be cancelled once they are at work."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, job: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        theirs = self._client.submit(job, *args, **named, pure=False)  # one that is asked for again is to run again
+        ours = _JobFuture(self._client, theirs)
+        theirs.add_done_callback(partial(_hand_over, ours))
+        return ours
+
+
+class _JobFuture(Future[Any]):
+    def __init__(self, client: Any, theirs: Any) -> None:
+        super().__init__()
+        self._client, self._theirs = client, theirs
+
+    def cancel(self) -> bool:
+        if self.done() or self._is_at_work():
+            return False
+        self._theirs.cancel()
+        return super().cancel()
+
+    def _is_at_work(self) -> bool:
+        if self._client.status != "running":  # the scheduler is lost: nobody can be asked, and Dask gives up all jobs
+            return False
+        return any(self._theirs.key in at_work for at_work in self._client.call_stack().values())
+
+
+def _hand_over(ours: Future[Any], theirs: Any) -> None:
+    if not ours.set_running_or_notify_cancel():
+        return
+    try:
+        ours.set_result(theirs.result())
+    except Exception as error:  # noqa: BLE001  (the future carries it)
+        ours.set_exception(error)
 
 
 def _check_versions(of_workers: dict[str, object]) -> None:

@@ -74,23 +74,36 @@ def test_the_command_line_builds_on_a_cluster(
     assert tree(tmp_path / "s") == tree(small_store)
 
 
-def _built_after_the_others(job: ShardJob) -> BuiltShard:
-    """The shard of the damaged video: so that it does not matter what else is at work when it fails."""
-    while job.name == "train-00001" and len(list((job.store / "shards").glob("*"))) < len(SHARDS) - 1:
-        time.sleep(0.02)
+def _fails_beside_another(job: ShardJob) -> BuiltShard:
+    """That of the damaged video fails once train-00000 is at work, which is done some time after that."""
+    begun, failed = job.store / "begun", job.store / "failed"
+    if job.name == "test-00000":
+        while not begun.exists():
+            time.sleep(0.02)
+        try:
+            return build_shard(job)
+        finally:
+            failed.touch()
+    if job.name == "train-00000":
+        begun.touch()
+        while not failed.exists():
+            time.sleep(0.02)
+        time.sleep(1)
     return build_shard(job)
 
 
-def test_a_damaged_video_is_named(
+def test_a_damaged_video_is_named_and_what_is_at_work_is_finished(
     cluster: Any, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "build_shard", _built_after_the_others)
+    monkeypatch.setattr(jobs, "build_shard", _fails_beside_another)
     shutil.copytree(small_root, tmp_path / "d")
-    video = tmp_path / "d" / "videos" / "Run" / "v_4.avi"
+    video = tmp_path / "d" / "videos" / "Jump" / "t_0.avi"
     video.write_bytes(video.read_bytes()[:3000])
     with dask_cluster(cluster.scheduler_address) as executor:
-        assert "Run/v_4" in refusal(build_small, tmp_path / "d", tmp_path / "s", executor=executor)
-    assert load_manifest(tmp_path / "s").unfinished == ["train-00001"]
+        assert "Jump/t_0" in refusal(build_small, tmp_path / "d", tmp_path / "s", executor=executor)
+    unfinished = load_manifest(tmp_path / "s").unfinished
+    assert unfinished in (["test-00000"], ["test-00000", "train-00001"]), "the other may not have begun by then"
+    assert not list((tmp_path / "s" / ".building").glob("*"))
 
 
 def test_workers_of_other_versions_are_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
