@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from trainer.mining import MOST_LOGIT, OFF, ROWS, _powers_about, composed, hardest
+from trainer.mining import MOST_LOGIT, OFF, ROWS, _rough_powers, composed, hardest
 
 both = pytest.mark.parametrize("mine", [hardest, composed])
 Mine = Callable[[Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]]
@@ -27,8 +29,8 @@ def scores(labels: int, size: float, *, clips: int = 3, seed: int = 0) -> Tensor
 
 def exact_odds(conf: Tensor) -> Tensor:
     """(1 - p) / p in float64."""
-    powers = conf.double().clamp(-MOST_LOGIT, MOST_LOGIT).exp()
-    return powers[..., 1:].sum(-1) / powers[..., 0]
+    scores = conf.double()
+    return (scores[..., 1:] - scores[..., :1]).exp().sum(-1)
 
 
 def mined(mine: Mine, conf: Tensor, excluded: Tensor, wanted: tuple[int, ...]) -> list[list[int]]:
@@ -84,7 +86,7 @@ def test_the_kinds_of_scores_a_network_gives(mine: Mine) -> None:
 
 @both
 def test_scores_of_any_size_are_ordered(mine: Mine) -> None:
-    conf = torch.tensor([[[0, -1e30, -1e30], [0, -50, -50], [0, -torch.inf, 0], [0, 50, 0], [-1e30, 1e30, 1e30]]])
+    conf = torch.tensor([[[0, -1e30, -1e30], [0, -50, -50], [0, -torch.inf, 0], [200, 250, 0], [-1e30, 1e30, 1e30]]])
     for count in range(6):
         assert mined(mine, conf, NONE, (count,)) == [list(range(5 - count, 5))]
 
@@ -99,16 +101,47 @@ def test_what_is_no_number_is_the_hardest(mine: Mine, label: int, value: float) 
     assert 5 in mined(mine, conf, NONE, (0, 9, 0))[1]
 
 
-def test_odds_too_small_for_a_float32_are_told_apart_by_the_kernels() -> None:
-    conf = torch.zeros(1, PRIORS, 2)
-    conf[0, :, 0], conf[0, :, 1] = 80.0, -70 - torch.arange(PRIORS) / 100
-    assert mined(hardest, conf, NONE, (7,)) == [list(range(7))]
+@both
+@pytest.mark.parametrize("shift", [70.0, 81.0, 90.0, -90.0, 1e4])
+def test_a_shift_of_all_scores_of_a_prior_changes_nothing(mine: Mine, shift: float) -> None:
+    conf = (scores(5, 2.0) * 64).round() / 64  # so that the shift rounds nothing
+    shifted = conf + shift * (torch.arange(PRIORS) % 3 == 0)[:, None]
+    for wanted in ((9, 1, 0), (60, 69, PRIORS)):
+        assert mined(mine, shifted, NONE, wanted) == mined(mine, conf, NONE, wanted)
+
+
+@both
+@pytest.mark.parametrize("size", [0.0, 1e-2])
+def test_odds_that_are_nearly_equal(mine: Mine, size: float) -> None:
+    conf = scores(4, size)
+    odds = exact_odds(conf)
+    for clip, priors in enumerate(mined(mine, conf, NONE, (9, 30, 1))):
+        assert len(set(priors)) == (9, 30, 1)[clip]
+        assert odds[clip, priors].min() >= odds[clip].topk(len(priors)).values[-1] * (1 - 1e-6)
+
+
+def test_one_whose_rough_odds_are_smaller_may_be_the_hardest() -> None:
+    conf = torch.full((1, 10, 2), 0.0)
+    conf[..., 1] = -30
+    conf[0, 2], conf[0, 5] = torch.tensor([[0, 3.53], [0.4427, 4.0]]) * math.log(2)
+    assert mined(hardest, conf, NONE, (1,)) == [[5]]
 
 
 def test_rough_powers_are_off_by_less_than_is_said() -> None:
     """Else a prior that is one of the hardest could be passed over."""
     numbers = np.linspace(-MOST_LOGIT, MOST_LOGIT, 1_000_001, dtype=np.float32)
     powers = np.empty_like(numbers)
-    _powers_about(numbers, powers)
-    off = powers / np.exp(numbers.astype(np.float64))
+    _rough_powers(numbers[1:-1], powers[1:-1])
+    off = powers[1:-1] / np.exp(numbers[1:-1].astype(np.float64))
     assert 1 - 1e-4 < off.min() < off.max() < 1.062 < OFF
+    beyond = np.array([83, -83, np.nan, np.inf, -np.inf, 1e30], np.float32)
+    _rough_powers(beyond, powers)
+    assert np.isnan(powers[:6]).all()
+
+
+def test_scores_in_bfloat16_are_not_all_copied() -> None:
+    conf = torch.zeros(16, PRIORS, 30, dtype=torch.bfloat16)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
+        hardest(conf, NONE, (3,) * 16)
+    allocated = [event.nbytes() for event in watch.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert PRIORS * 30 * 4 <= max(allocated) < 2 * PRIORS * 30 * 4
