@@ -126,15 +126,24 @@ def load_model(path: Path) -> tuple[ActNet, CheckpointMeta]:
     """
     content, meta = read_checkpoint(path)
     model = ActNet(meta.priors, len(meta.classes), meta.K, meta.width, meta.norm, meta.fc6_dilation)  # type: ignore[arg-type]
+    load_state(model, content.get("average") or content["model"], path)
+    return model.eval(), meta
+
+
+def load_state(model: ActNet, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Gives the network that a checkpoint describes its weights.
+
+    Raises:
+        InputError: it lacks some, or has others.
+    """
     try:
-        model.load_state_dict(content.get("average") or content["model"])
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
             f"the weights in checkpoint {path} do not fit its own description",
             found=str(error).splitlines()[-1].strip(),
             todo="use another checkpoint of the run",
         ) from error
-    return model.eval(), meta
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

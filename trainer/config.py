@@ -118,7 +118,19 @@ def load_config(preset: str, overrides: dict[str, Any]) -> Config:
 
 
 def from_json(raw: dict[str, Any]) -> Config:
-    """A config from plain values, as a preset or a checkpoint holds them."""
+    """A config from plain values, as a preset or a checkpoint holds them.
+
+    Raises:
+        InputError: a setting has another name or is missing, as in another version; or a value is out of its range.
+    """
+    names = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(Config)}
+    odd = [f"no setting {name}" for name in raw.keys() - names.keys()]
+    odd += [f"{name} is missing" for name, needed in names.items() if needed and name not in raw]
+    if odd:
+        raise InputError(
+            "these settings are not those of this version", found="; ".join(sorted(odd)[:5]),
+            todo="go on with the version that wrote them, or start a new run, with its weights by --init",
+        )  # fmt: skip
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
     return Config(**values)
 

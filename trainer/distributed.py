@@ -143,7 +143,7 @@ def together(ranks: Ranks) -> Iterator[None]:
         reason = _reason(store) if type(error) is RuntimeError or isinstance(error, dist.DistError) else ""
         if reason:
             raise _stopped(reason) from None
-        if isinstance(error, dist.DistError) or "Connection closed by peer" in str(error):
+        if isinstance(error, dist.DistError) or any(gone in str(error) for gone in _PEER_GONE):
             raise _gone(error) from None
         text = str(error).replace("\n", "; ")
         with suppress(dist.DistError):
@@ -151,6 +151,10 @@ def together(ranks: Ranks) -> Iterator[None]:
         raise
     finally:
         over.set()
+
+
+_PEER_GONE = "Connection closed by peer", "Connection reset by peer"
+"""What gloo says of a peer that died: the second one if it was about to be sent, or sent, something."""
 
 
 def _stopped(reason: str) -> InputError:

@@ -17,6 +17,7 @@ from trainer.checkpoint import (
     CheckpointMeta,
     checkpoint_path,
     link_last,
+    load_state,
     newest_checkpoint,
     read_checkpoint,
     steps_saved,
@@ -91,6 +92,11 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
     )
     origins = initialise(model, config.seed)
+    if config.frozen and job.init is None and newest is None and not job.profile:
+        raise InputError(
+            "--frozen would freeze a trunk of random numbers", wanted="--init, which brings a trained one",
+            todo="add --init, or leave --frozen out",
+        )  # fmt: skip
     if job.init is not None:
         origins = load_weights(model, job.init, origins, store.meta.classes)
     if config.frozen:
@@ -107,10 +113,10 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if newest is not None:
         content, of = read_checkpoint(newest)
         _check_fits(of, store, config, newest)
-        model.load_state_dict(content["model"])
+        load_state(model, content["model"], newest)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
         if average is not None:
-            average.model.load_state_dict(content["average"] or content["model"])
+            load_state(average.model, content["average"] or content["model"], newest)
         if ranks.first and (changed := _changed(of, config)):
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
@@ -124,6 +130,18 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         )
     if ranks.first and start >= config.iterations and not unscored:
         print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
+    loader = Loader(
+        job.store,
+        split=job.split,
+        seed=config.seed,
+        global_batch=config.batch,
+        rank=ranks.rank,
+        ranks=ranks.count,
+        start=start,
+        parts=config.accumulate,
+        workers=config.workers,
+        pin=ranks.device.type == "cuda",
+    )
     log = None
     if ranks.first and newest is not None:
         link_last(newest)  # a killed process may have saved it and come no further
@@ -151,18 +169,6 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if config.compile:
         network = torch.compile(network)
     network.train()
-    loader = Loader(
-        job.store,
-        split=job.split,
-        seed=config.seed,
-        global_batch=config.batch,
-        rank=ranks.rank,
-        ranks=ranks.count,
-        start=start,
-        parts=config.accumulate,
-        workers=config.workers,
-        pin=ranks.device.type == "cuda",
-    )
     return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, unscored, log)
 
 

