@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 _MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_PARENTS = {_SEGMENT, 0x1F43B675, 0x1654AE6B, 0xAE, 0xA0}
+"""Segment, Cluster, Tracks, TrackEntry, BlockGroup."""
+_TRACK_NUMBER, _BLOCKS = 0xD7, {0xA1, 0xA3}
 
 
 def missing_bytes(path: Path) -> int:
@@ -29,6 +33,50 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - length)
 
 
+class Blocks(NamedTuple):
+    """What a walk through a Matroska/WebM file finds: blocks of each track, and where it stops making sense, if anywhere."""
+
+    of_track: Counter[int]
+    misplaced: int | None
+
+
+def matroska_blocks(path: Path) -> Blocks | None:
+    """Walks through the elements of a Matroska/WebM file, end to end; None for files of another kind.
+
+    Where they stop making sense a decoder looks for the next one it knows, or takes it for the end.
+    """
+    tracks, blocks = set(), Counter[int]()
+    with open(path, "rb") as file:
+        if file.read(4) != _EBML.to_bytes(4, "big"):
+            return None
+        end = _end_of_segment(file) or path.stat().st_size
+        file.seek(4)
+        file.seek(_variable_size(file) or 0, 1)
+        while (place := file.tell()) < end:
+            kind, size = _element_id(file), _variable_size(file)
+            if kind in _PARENTS:
+                continue  # what is in it comes next; the size of some is unknown
+            begin = file.tell()
+            if kind is None or size is None or begin + size > end:
+                return Blocks(blocks, place)
+            if kind == _TRACK_NUMBER:
+                tracks.add(int.from_bytes(file.read(size), "big"))
+            elif kind in _BLOCKS:
+                track = _variable_size(file)
+                if track not in tracks:
+                    return Blocks(blocks, place)
+                blocks[track] += 1
+            file.seek(begin + size)
+    return Blocks(blocks, None)
+
+
+def track_at(path: Path, place: int) -> int | None:
+    """The track of the block of a Matroska/WebM file whose content begins there."""
+    with open(path, "rb") as file:
+        file.seek(place)
+        return _variable_size(file)
+
+
 def listed_places(path: Path, stream: int) -> list[int]:
     """Where an AVI's index (`idx1`) says that the chunks of a stream's frames begin, in bytes; [] of other files or without one.
 
@@ -42,7 +90,7 @@ def listed_places(path: Path, stream: int) -> list[int]:
         while len(head := file.read(8)) == 8:
             begin, size = file.tell(), int.from_bytes(head[4:], "little")
             if head[:4] == b"idx1":
-                return _places(file.read(size), b"%02d" % stream, frames)
+                return _places(file.read(min(size, path.stat().st_size)), b"%02d" % stream, frames)
             if head[:4] == b"LIST" and file.read(4) == b"movi":
                 frames = begin
             file.seek(begin + size + size % 2)
@@ -109,6 +157,13 @@ def _end_of_segment(file: BinaryIO) -> int:
         return 0
     size = _variable_size(file)
     return 0 if size is None else file.tell() + size
+
+
+def _element_id(file: BinaryIO) -> int | None:
+    first = file.read(1)
+    if not first or first[0] < 0x10:
+        return None
+    return int.from_bytes(first + file.read(8 - first[0].bit_length()), "big")
 
 
 def _variable_size(file: BinaryIO) -> int | None:

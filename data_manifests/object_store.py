@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,12 @@ class ObjectStore:
         with self._asking("list"):
             found = self._files.find(self._root, detail=True)
         return {path.removeprefix(self._root).lstrip("/"): info["size"] for path, info in found.items()}
+
+    def sizes_of(self, names: list[str]) -> list[int]:
+        """Bytes of these objects."""
+        with self._asking("look at objects of"):
+            sizes: list[int] = self._files.sizes([self._path(name) for name in names])
+        return sizes
 
     def get(self, names: list[str], folder: Path) -> None:
         """Fetches objects into a folder, at their names; nothing is checked."""
@@ -99,6 +106,10 @@ class ObjectStore:
         try:
             yield
         except Exception as error:  # each kind of object store has errors of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"no room to {what} {self.url}", found=str(error), todo="make room on this machine's disk, then run the same command again",
+                ) from error  # fmt: skip
             raise InputError(
                 f"cannot {what} {self.url}", found=f"{type(error).__name__}: {error}",
                 todo="check the URL, the credentials and the endpoint (AWS_ENDPOINT_URL), then run the same command again",

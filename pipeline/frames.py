@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from data_manifests.containers import listed_places, stored_chunks
+from data_manifests.containers import listed_places, matroska_blocks, stored_chunks, track_at
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
 from pipeline.damage import DamagedVideo, check_whole
@@ -19,6 +19,10 @@ from pipeline.images import Picture, pictures
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
 """What FFmpeg may take a file for. Playlists, which name other files, are not among them."""
+UNSURE = {"mpegts": "MPEG-TS", "mpeg": "MPEG-PS", "flv": "FLV", "asf": "ASF (WMV)", "ogg": "Ogg"}
+"""Those in which nothing says how many frames there are: cut or damaged ones give fewer without a word."""
+PACKET_A_FRAME = "h264", "hevc", "av1", "vp9"
+"""Codecs of which MP4 and Matroska keep each frame that is shown in a packet of its own."""
 
 Frame = UInt8[np.ndarray, "height width 3"]
 
@@ -69,6 +73,12 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
         check_whole(path)
     try:
         with _open(path) as container:
+            if container.format.name in UNSURE:
+                raise InputError(
+                    f"{path} is of a kind that may lose frames unseen", found=UNSURE[container.format.name],
+                    wanted="AVI, MP4, MOV, Matroska or WebM",
+                    todo=f"ffmpeg -i {path.name} -c copy {path.stem}.mkv, and see that it warns of nothing",
+                )  # fmt: skip
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream", todo="remove it from the lists, or replace the file")
             stream = container.streams.video[0]
@@ -110,8 +120,8 @@ def _packets(
     path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> Iterator[av.Packet]:
     """A stream's packets, and the empty one that ends it. A damaged head of a chunk makes FFmpeg pass over an AVI's frame
-    without a word: the packets are held to the file's index, or where it is lost too, to the count in its header. Other
-    containers lose none so or promise no count.
+    without a word: the packets are held to the file's index, or where it is lost too, to the count in its header. Those of
+    a Matroska file are held to its blocks. Of MP4 none is lost so: its tables say where each lies.
 
     Raises:
         DamagedVideo: frames that are listed are not there, as soon as the next one comes.
@@ -119,14 +129,19 @@ def _packets(
     """
     listed = {place: number for number, place in enumerate(dict.fromkeys(listed_places(path, stream.index)))}
     seen = end = 0
+    first: int | None = None
     for packet in container.demux(stream):
         if packet.size:
+            first = packet.pos if first is None else first
             if packet.pos is not None and listed.get(packet.pos - _CHUNK_HEAD, 0) > seen:
                 raise _broken(path, f"frame {seen}, which its index lists, is not where it should be")
             seen, end = seen + 1, seen if packet.dts is None else packet.dts + 1
         elif seen < len(listed):
             raise _broken(path, f"{seen} of the {len(listed)} frames that its index lists")
         yield packet
+    blocks = matroska_blocks(path)
+    if blocks is not None and first is not None and seen < (there := blocks.of_track[track_at(path, first) or 0]):
+        raise _broken(path, f"{seen} of its {there} frames")
     promised = stream.frames if container.format.name == "avi" and seen > len(listed) else 0
     if end < promised and stored_chunks(path, stream.index) < promised:
         check_whole(path)
@@ -138,6 +153,40 @@ def _packets(
         )
 
 
+class _Awaited:
+    """The times of packets whose frames are to come. Frames come in the order of their times, so of a packet that is passed
+    over none will come, which some decoders do without a word.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> None:
+        indexed = container.format.name.startswith(("mov", "matroska"))
+        self._known = indexed and stream.codec_context.codec.canonical_name in PACKET_A_FRAME
+        self._times: set[int] = set()
+        self._begun = False
+
+    def sent(self, packet: av.Packet) -> None:
+        """A packet was given to the decoder."""
+        if self._known and packet.size and packet.pts is not None and not packet.is_discard:
+            self._times.add(packet.pts)
+
+    def came(self, frame: av.VideoFrame) -> bool:
+        """Whether none before this frame was passed over; those before the first one cannot be decoded in a cut stream."""
+        now = frame.pts
+        if now is None or frame.interlaced_frame:  # two packets may be the two fields of a frame
+            self._known = False
+        if now is None or not self._known:
+            return True
+        earlier = {time for time in self._times if time < now}
+        self._times -= {*earlier, now}
+        whole = not earlier or not self._begun
+        self._begun = True
+        return whole
+
+    def over(self) -> bool:
+        """Whether none is awaited at the end."""
+        return not self._known or not self._times
+
+
 def _video_frames(path: Path) -> Iterator[Picture]:
     count, packed = 0, False
     reformatter = VideoReformatter()  # one a video: a new one a frame takes longer than the decoding
@@ -147,13 +196,17 @@ def _video_frames(path: Path) -> Iterator[Picture]:
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             mpeg4 = stream.codec_context.name == "mpeg4"
+            awaited = _Awaited(container, stream)
             for packet in _packets(path, container, stream):
+                awaited.sent(packet)
                 if mpeg4 and packet.size > 1:  # DivX has packets of 1 byte for a frame shown again
                     coded = bytes(packet).count(_VOP)
                     packed = packed or coded > 1
                     if not coded and container.format.name == "avi":  # FFmpeg may pass over it without a word
                         raise _broken_after(path, count, "a packet without a frame")
                 for frame in packet.decode():
+                    if not awaited.came(frame):
+                        raise _broken_after(path, count, "a packet without a frame")
                     if frame.is_corrupt:
                         raise _broken_after(path, count, "the frame is damaged")
                     if frame.rotation % 90:
@@ -162,6 +215,8 @@ def _video_frames(path: Path) -> Iterator[Picture]:
                     upright = np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                     yield Picture(upright, packed=packed)
                     count += 1
+            if count and not awaited.over():
+                raise _broken_after(path, count, "packets without a frame, at the end")
     except av.FFmpegError as error:
         raise _broken_after(path, count, error) from error
     if not count:

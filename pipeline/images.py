@@ -19,6 +19,7 @@ from pipeline.damage import DamagedVideo
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _FORMATS = ("JPEG", "PNG", "BMP")
 """What a file may be, whatever its name says: PIL would run Ghostscript for others."""
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
 _ORIENTATION = 0x0112
 
 
@@ -100,6 +101,11 @@ def _decode(path: Path) -> Picture:
             if header.format == "JPEG":  # strict: PIL passes over damage within a JPEG
                 pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
                 return Picture(pixels, content if header.mode == "RGB" else None)
+            if header.mode in _DEEP:  # PIL would cut them off at 255
+                raise InputError(
+                    f"{path} has more than 8 bits a pixel of grey", found=f"PIL's mode {header.mode}",
+                    todo="make 8 bits of them as they are meant to be seen (ffmpeg -pix_fmt gray), in all images of the video",
+                )  # fmt: skip
             return Picture(np.array(header.convert("RGB")))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DamagedVideo(

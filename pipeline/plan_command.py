@@ -81,7 +81,7 @@ def plan_of(
 
 def _codec(text: str) -> str:
     name, _, quality = text.partition(":")
-    if text == "raw" or (name == "jpeg" and quality.isdigit() and 1 <= int(quality) <= 100):
+    if text == "raw" or (name == "jpeg" and quality in map(str, range(1, 101))):
         return text
     raise InputError(f"--frames {text}", wanted="jpeg:1 to jpeg:100, or raw", todo="use jpeg:95")
 
@@ -92,3 +92,4 @@ def _check(settings: Settings) -> None:
         if value is not None and not least <= value <= most:
             option = {"K": "clip-length"}.get(name, name.replace("_", "-"))
             raise InputError(f"--{option} {value}", wanted=f"{least} to {most}", todo="change it")
+    MatchRule(settings.positive_overlap, settings.negative_overlap)  # refuses what does not go together

@@ -176,7 +176,12 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["plan", "--dataset", "missing.toml", "--root", "."], "missing.toml is not there"),
         (["plan", "--dataset", "ucf101", "--root", "."], "annotation file"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),
+        (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "jpeg:095"], "jpeg:95"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--clip-length", "17"], "1 to 16"),
+        (
+            ["build", *["--dataset", "ROOT/own.toml", "--root", "ROOT", "--store", "s", "--positive-overlap", "0.4"]],
+            "do not go together",
+        ),
         (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--max-side", "0"], "--max-side 0\n  wanted: 32 to"),
         (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--max-side", "-5"], "--max-side -5\n  wanted: 32"),
         (["inspect", "."], "no store at"),

@@ -1,6 +1,8 @@
 """Every frame of a video, in order, or a refusal: real files, and files that the tests break."""
 
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from data_manifests.containers import listed_places
 from data_manifests.errors import InputError
 from pipeline.damage import DamagedVideo
 from pipeline.frames import open_frames
@@ -99,6 +102,35 @@ def test_a_file_that_was_cut_off_is_refused_wherever_the_cut(suffix: str, codec:
             open_frames(cut)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264"), (".mp4", "libx265"), (".mp4", "libsvtav1")],
+)
+def test_a_lost_packet_is_missed_in_any_container(suffix: str, codec: str, tmp_path: Path) -> None:
+    """Decoders and demuxers take the rest for a shorter video."""
+    path, damaged = tmp_path / f"v{suffix}", tmp_path / f"damaged{suffix}"
+    write_video(path, [frame.repeat(3, 0).repeat(3, 1) for frame in moving_square(20)], codec)
+    whole, content = list(open_frames(path)), path.read_bytes()
+    assert len(whole) == 20
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for place, size in packets[1::3] + packets[-1:]:
+        damaged.write_bytes(content[:place] + bytes(size) + content[place + size :])
+        with pytest.raises(DamagedVideo, match=rf"damaged\{suffix} (is damaged|does not decode to its end)"):
+            list(open_frames(damaged))
+        came: list[np.ndarray] = []
+        with suppress(DamagedVideo):  # where a Matroska file's end was known to be lost, nobody is told again
+            came.extend(open_frames(damaged, whole=False))
+        assert len(came) < 20
+        assert suffix != ".mp4" or all(map(np.array_equal, came, whole)), "what came before is what was there"
+
+
+def test_files_that_may_lose_frames_unseen_are_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.ts", moving_square(5), "libx264")
+    with pytest.raises(InputError, match=r"v\.ts is of a kind [\s\S]*MPEG-TS[\s\S]*ffmpeg -i v\.ts -c copy v\.mkv"):
+        open_frames(tmp_path / "v.ts")
+
+
 def test_damage_in_the_middle_is_refused_with_the_frame(real: Path, tmp_path: Path) -> None:
     """Bytes of a real file are overwritten; decord gives wrong frames for these, without a word."""
     content = bytearray((real / "ucf101/videos/Biking/v_Biking_g19_c01.avi").read_bytes())
@@ -185,6 +217,21 @@ def test_without_an_index_frames_shown_again_at_the_end_are_no_loss(tmp_path: Pa
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"lacks frames[\s\S]*34, by its own header"):
         list(open_frames(path))
+
+
+def test_an_index_as_large_as_it_likes_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    write_video(path, moving_square(30))
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"idx1") + 4
+    content[at : at + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    places = listed_places(path, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(places) == 30
+    assert peak < 10_000_000
 
 
 def test_an_index_that_names_a_chunk_twice_is_no_damage(tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def turned() -> bytes:
         ("2.jpg", JPEG[: len(JPEG) // 2], "does not decode as an image"),
         ("2.jpg", b"", "does not decode as an image"),
         ("2.png", cv2.imencode(".png", PICTURE)[1].tobytes()[:-60], "does not decode as an image"),
+        (
+            "2.png",
+            cv2.imencode(".png", PICTURE[:, :, 0].astype(np.uint16) * 257)[1].tobytes(),
+            r"more than 8 bits[\s\S]*I;16",
+        ),
         ("2.jpg", turned(), "is marked as rotated"),
         ("2.png", cv2.imencode(".png", PICTURE[:40])[1].tobytes(), r"has another size[\s\S]*64 x 40[\s\S]*64 x 48"),
         ("2.png", bomb(8001), "an image of 8001 x 8001 is refused"),

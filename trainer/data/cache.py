@@ -105,6 +105,14 @@ class ShardCache:
         below = f"{part}/" if part else ""
         making = self.folder / FETCHING
         try:
+            for name, size in zip(files, self._remote.sizes_of([below + name for name in files]), strict=True):
+                if size != files[name].size:  # before it fills the disk
+                    raise InputError(
+                        f"{self.place.url}/{below}{name} is damaged",
+                        found=f"{size} bytes",
+                        wanted=f"{files[name].size}, as is recorded",
+                        todo=f"python -m pipeline verify {self.place.url} --deep",
+                    )
             self._remote.get([below + name for name in files], making)
             for name in files:
                 try:

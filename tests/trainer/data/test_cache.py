@@ -158,6 +158,22 @@ def test_what_arrives_damaged_is_refused(s3: str, small_root: Path, tmp_path: Pa
     assert "no store at" in refusal(open_place, Remote(f"{s3}/nothing", tmp_path / "cache", GB))
 
 
+def test_an_object_larger_than_it_should_be_is_not_fetched(
+    s3: str, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, local = f"{s3}/bloated", tmp_path / "local"
+    build_small(small_root, local, split="test")
+    upload(local, ObjectStore(url))
+    put_bytes(url, "shards/test-00000/targets/prior/c/0", bytes(1 << 20))
+    fetched: list[str] = []
+    get = ObjectStore.get
+    monkeypatch.setattr(ObjectStore, "get", lambda self, names, into: (fetched.extend(names), get(self, names, into)))
+    place = Remote(url, tmp_path / "cache", GB)
+    assert "targets/prior/c/0 is damaged\n  found: 1048576 bytes" in refusal(open_place, place)
+    assert fetched
+    assert not [name for name in fetched if name.startswith("shards/")]
+
+
 def test_a_manifest_that_names_files_outside_the_cache(s3: str, small_store: Path, tmp_path: Path) -> None:
     raw = json.loads((small_store / MANIFEST).read_bytes())
     raw["files"]["../../victim"] = {"size": 1, "crc32c": 1}
