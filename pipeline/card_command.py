@@ -34,4 +34,5 @@ def draft_at(root: Path, annotations: Path | None, place: Path) -> None:
         raise InputError(
             "the annotations do not read by that card yet", found=str(error), todo=f"mend {place} or the annotations"
         ) from error
-    click.echo(f"it reads {read.videos.num_rows:,} videos with {read.tubes.num_rows:,} tubes: go on with plan")
+    then = "look at what it marks CHECK, then go on with plan" if checks else "go on with plan"
+    click.echo(f"it reads annotations of {read.videos.num_rows:,} videos, {read.tubes.num_rows:,} tubes: {then}")

@@ -83,7 +83,13 @@ def _walk(annotations: Path, root: Path) -> tuple[list[Path], list[Path]]:
     """Texts that may be annotations or lists, and videos: files, and folders with images."""
     texts = [annotations] if annotations.is_file() else []
     videos: list[Path] = []
-    for folder, folders, files in os.walk(root):
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):  # videos often lie on a disk of their own
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
         if here and all(path.suffix.lower() in IMAGES for path in here):

@@ -15,6 +15,7 @@ from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from data_manifests.array_file import array_file, array_files
+from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS, SHARDS, Settings, data_file, frame_crc32c
 from data_manifests.manifest import Manifest, ShardRecord, check_file, load_manifest
@@ -192,11 +193,16 @@ def find_video(store: Path, video_id: str) -> tuple[StoredShard, StoredVideo]:
     """
     manifest = load_manifest(store)
     for name, record in manifest.shards.items():
-        if video_id in record.videos and record.files is not None:
+        if video_id in record.videos and record.files is None:
+            raise InputError(
+                f"{video_id} is not built yet", found=f"the store at {store} has it planned, in {name}",
+                todo="run its `python -m pipeline build` again; it goes on from there",
+            )  # fmt: skip
+        if video_id in record.videos:
             shard = StoredShard(store, name, read_settings(manifest), record)
             return shard, next(video for video in shard.videos if video.video_id == video_id)
     known = [video for record in manifest.shards.values() for video in record.videos]
     raise InputError(
         f"the store at {store} has no video {video_id!r}", found=f"{len(known)} videos, the first {known[:1]}",
-        todo="choose a video of its tables/videos.parquet",
+        todo=did_you_mean(video_id, known, "choose a video of it: `python -m pipeline inspect STORE --browse` shows them"),
     )  # fmt: skip

@@ -55,7 +55,7 @@ def cli(
     """Finds the tubes of videos: files, folders of images, or a camera's index. No store or annotation is needed.
 
     \b
-    python -m trainer.detect --checkpoint out/demo/last.pt clip.mp4 frames/ --out out/detect
+    python -m trainer.detect --checkpoint out/demo/checkpoints/last.pt clip.mp4 frames/ --out out/detect
     """
     with quickly_interrupted():
         import torch

@@ -96,7 +96,7 @@ def cli(
     """Scores a checkpoint on the videos of a store: frame-mAP, video-mAP, error split, by a named protocol.
 
     \b
-    python -m trainer.evaluate --store stores/demo-test --checkpoint out/demo/last.pt --pictures 6
+    python -m trainer.evaluate --store stores/demo-test --checkpoint out/demo/checkpoints/last.pt --pictures 6
     torchrun --nproc-per-node 8 -m trainer.evaluate --store stores/ucf101-test --checkpoint last.pt
     """
     with quickly_interrupted():
@@ -133,7 +133,8 @@ def cli(
             if evaluation is None:
                 return
             metrics = metrics_of(evaluation, model, opened, protocol)
-            metrics["store"] |= {"path": str(place), "split": split}
+            lies_at = place.absolute() if isinstance(place, Path) else place  # it is read from other folders too
+            metrics["store"] |= {"path": str(lies_at), "split": split}
             metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
             metrics["amp"] = amp
             print(

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
+from data_manifests.layout import MANIFEST
 from trainer.checkpoint import (
     CheckpointMeta,
     checkpoint_path,
@@ -33,9 +34,9 @@ from trainer.logs import Log, Reading
 from trainer.model import ActNet
 from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
-from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups
+from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
 from trainer.place import Place
-from trainer.run_record import write_record
+from trainer.run_record import only_run, write_record
 from trainer.step import Learner
 
 
@@ -62,7 +63,7 @@ class Prepared(NamedTuple):
     """A run about to take step `start`.
 
     `batches` are this rank's, from that step on; `best` is the best validation figure so far; `unscored` says that the
-    checkpoint gone on from is still to be validated; only the first rank has a log.
+    checkpoint gone on from is still to be validated; only the first rank has a log, and a lock of the run's folder.
     """
 
     store: Store
@@ -73,6 +74,7 @@ class Prepared(NamedTuple):
     best: float | None
     unscored: bool
     log: Log | None
+    lock: IO[str] | None
 
 
 def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
@@ -142,7 +144,9 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         workers=config.workers,
         pin=ranks.device.type == "cuda",
     )
-    log = None
+    log, lock = None, None
+    if ranks.first and not job.profile:
+        lock = only_run(job.out)
     if ranks.first and newest is not None:
         link_last(newest)  # a killed process may have saved it and come no further
     if ranks.first and not job.profile:
@@ -158,6 +162,13 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             f"steps {start} to {config.iterations}",
             flush=True,
         )
+        if config.warmup >= config.iterations > start:
+            reached = rate_at(config, config.iterations - 1)
+            print(
+                f"note: warming up takes longer than the run, whose rate rises to {reached:.2g} of {config.base_lr:.2g} "
+                "only (--warmup, and for a short run --schedule cosine)",
+                flush=True,
+            )
         if validated is not None:
             videos = validated.videos
             split = ", ".join(sorted(set(videos["split"].to_pylist())))
@@ -169,7 +180,8 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if config.compile:
         network = torch.compile(network)
     network.train()
-    return Prepared(store, Learner(network, model, optimiser), average, iter(loader), start, best, unscored, log)
+    learner = Learner(network, model, optimiser)
+    return Prepared(store, learner, average, iter(loader), start, best, unscored, log, lock)
 
 
 def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:
@@ -193,6 +205,8 @@ def settle(network: DistributedDataParallel, model: ActNet) -> None:
 def _newest(job: Job) -> Path | None:
     if job.profile:
         return None
+    if (job.out / MANIFEST).exists():
+        raise InputError(f"--out {job.out} is a store", wanted="a folder of the run's own", todo="choose another --out")
     saved = [checkpoint_path(job.checkpoints, step) for step in steps_saved(job.checkpoints)]
     if saved and not job.resume:
         raise InputError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from data_manifests.errors import InputError
 from data_manifests.manifest import write_atomically
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
     from trainer.prepare import Job
 
 RECORD, LOG, PROFILE = "run.json", "metrics.jsonl", "profile.json"
+
+
+def only_run(out: Path) -> IO[str]:
+    """Sees that no other training is at work in a folder, for as long as the file that it returns is open.
+
+    Raises:
+        InputError: one is.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = open(out / ".lock", "w")  # noqa: SIM115  (the caller closes it)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise InputError(
+            f"another training is at work in {out}", todo="choose another --out, or wait, then go on with --resume"
+        ) from None
+    return lock
 
 
 def write_record(job: Job, config: Config, store: Store, model: ActNet, ranks: Ranks) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from data_manifests.errors import InputError
@@ -38,6 +39,11 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
         InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
     """
     run = prepare(job, config, ranks)
+    with run.lock or nullcontext():
+        return _go_through(run, job, config, ranks)
+
+
+def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
     learner, average, log, best = run.learner, run.average, run.log, run.best
     if job.profile:
         _profile(run, job, config, ranks)

@@ -194,7 +194,7 @@ def _repair(
             if len(tube.boxes)
             else "no box",
             wanted=f"at least one frame, from {counted_from} on, before {MAX_FRAMES:,}",
-            todo="mend or remove that tube",
+            todo="mend or remove that tube, or say where frames count from (a card's first_frame)",
         )
     if not np.isfinite(boxes).all():
         frame = first + int(np.argmin(np.isfinite(boxes).all(1)))
@@ -232,7 +232,7 @@ def clip_boxes(
             f"{where}, frame {first_frame + at}: the box is empty or outside the frame",
             found=f"x1 y1 x2 y2 = {boxes[at].tolist()}",
             wanted="x1 < x2 and y1 < y2 within " + (f"{size[0]} x {size[1]}" if size else "the frame"),
-            todo="mend or remove that box",
+            todo="mend or remove that box; or if the last two are width and height, say so: boxes in the card, or the columns' names",
         )
     return clipped
 

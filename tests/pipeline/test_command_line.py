@@ -116,6 +116,16 @@ def test_verify_of_a_store_that_is_not_finished_says_so(root: Path, store: Path,
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_a_video_that_is_planned_only_is_not_built_yet(store: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    unfinished = tmp_path / "s"
+    shutil.copytree(store, unfinished)
+    manifest = load_manifest(unfinished)
+    (name, record), *_ = [(name, record) for name, record in manifest.shards.items() if "Run/a" in record.videos]
+    save_manifest(manifest.with_shard(name, replace(record, files=None)), unfinished)
+    assert run(monkeypatch, "inspect", unfinished, "--video", "Run/a", "--png", tmp_path / "a.png") == 2
+    assert f"Run/a is not built yet\n  found: the store at {unfinished} has it planned" in capsys.readouterr().err
+
+
 def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert run(monkeypatch, "inspect", store, "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -186,6 +196,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["plan", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--max-side", "-5"], "--max-side -5\n  wanted: 32"),
         (["inspect", "."], "no store at"),
         (["inspect", "STORE", "--clip", "Run/x:1", "--png", "x.png"], "no video 'Run/x'"),
+        (["inspect", "STORE", "--clip", "Run/A:1", "--png", "x.png"], "did you mean Run/a"),
         (["inspect", "STORE", "--clip", "Run/a:99", "--png", "x.png"], "no valid clip at frame 99"),
         (["inspect", "STORE", "--clip", "Run/a:1"], "--png"),
         (["inspect", "STORE", "--png", "x.png"], "--png is of a picture"),

@@ -37,7 +37,7 @@ def test_a_csv_is_drafted_and_reads_at_once(root: Path, monkeypatch, capsys) -> 
     assert ended.value.code == 0
     told = capsys.readouterr().out
     assert "look at 3 CHECK" in told
-    assert "3 videos with 3 tubes" in told
+    assert "annotations of 3 videos, 3 tubes: look at what it marks CHECK" in told
     card = load_card(str(root / "card.toml"))
     assert card.name == "my-data"
     assert card.classes == ("Jump", "Run")
@@ -89,6 +89,14 @@ def test_cvat_and_coco(root: Path) -> None:
     assert (card.annotation_format, card.annotation_files, card.classes) == ("coco", ("a.json",), ("Jump", "Run"))
     assert (card.first_frame, card.first_pixel) == (1, 0)
     assert read_annotations(card, root).tubes.num_rows == 1
+
+
+def test_videos_on_another_disk_are_found(root: Path, tmp_path: Path) -> None:
+    expected = draft_card(root)
+    (root / "clips").rename(tmp_path / "disk")
+    (root / "clips").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "round").symlink_to(root)  # a ring
+    assert draft_card(root) == expected
 
 
 def test_suffixes_in_capitals(root: Path) -> None:

@@ -426,6 +426,30 @@ def test_a_whole_checkpoint_that_does_not_fit_is_refused(
         _train(tiny_store, tmp_path, resume=True, ema=0.9)
 
 
+def test_two_trainings_in_one_folder(tiny_store: Path, tmp_path: Path, stop_at) -> None:
+    def another(_: object) -> None:
+        written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        for resume in (False, True):
+            with pytest.raises(InputError, match="another training is at work in"):
+                _train(tiny_store, tmp_path, seed=5, resume=resume)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == written
+
+    stop_at(0, another)
+    _train(tiny_store, tmp_path, iterations=1)
+    stop_at(-1, _raise)
+    _train(tiny_store, tmp_path, iterations=2, resume=True)
+
+
+def test_a_store_is_no_folder_for_a_run(tiny_store: Path) -> None:
+    with pytest.raises(InputError, match=r"--out .* is a store"):
+        _train(tiny_store, tiny_store)
+
+
+def test_a_run_shorter_than_its_warm_up_is_told(tiny_store: Path, tmp_path: Path, capsys) -> None:
+    _train(tiny_store, tmp_path, iterations=1, warmup=4)
+    assert "whose rate rises to 2.5e-06 of 1e-05 only" in capsys.readouterr().out
+
+
 def test_a_batch_that_cannot_be_shared_out_leaves_nothing(tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a batch of 2 clips on 1 ranks in 3 parts"):
         _train(tiny_store, tmp_path / "out", accumulate=3)
