@@ -72,7 +72,7 @@ def dask_cluster(scheduler: str) -> Iterator[Executor]:
 
 
 class _Cluster(Executor):
-    """As `client.get_executor()`, but like those of a pool its futures cannot be cancelled once they are at work."""
+    """As `client.get_executor()`, but like those of a pool its futures cannot be cancelled once a worker has them."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -96,9 +96,14 @@ class _JobFuture(Future[Any]):
         return super().cancel()
 
     def _is_at_work(self) -> bool:
-        if self._client.status != "running":  # the scheduler is lost: nobody can be asked, and Dask gives up all jobs
+        """Or next in turn at its worker. The scheduler is asked, not the workers: some may be dying."""
+        if self._client.status != "running":  # the scheduler is lost: Dask gives up all jobs
             return False
-        return any(self._theirs.key in at_work for at_work in self._client.call_stack().values())
+        try:
+            at_work = self._client.processing()
+        except OSError:  # it is lost just now
+            return False
+        return any(self._theirs.key in of_worker for of_worker in at_work.values())
 
 
 def _hand_over(ours: Future[Any], theirs: Any) -> None:

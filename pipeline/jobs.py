@@ -106,7 +106,7 @@ def shard_jobs(
 def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> Generator[BuiltShard, None, None]:
     """Builds shards, and yields them as they are finished.
 
-    After a failure no further shard is begun; those at work are finished and yielded before it is raised.
+    After a failure no further shard is handed out; those that a worker has are finished and yielded before it is raised.
 
     Args:
         executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
