@@ -18,7 +18,8 @@ import click
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
 _INTERRUPTED = (
-    "interrupted: nothing half-written was left; the same command goes on from here (trainer.run with --resume)"
+    "interrupted: nothing half-written was left; given again, build and evaluate go on from here, "
+    "trainer.run does with --resume, others begin anew"
 )
 
 

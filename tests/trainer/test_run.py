@@ -426,6 +426,21 @@ def test_a_whole_checkpoint_that_does_not_fit_is_refused(
         _train(tiny_store, tmp_path, resume=True, ema=0.9)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("array", ["frames/bytes", "targets/loc"])
+def test_a_run_never_trains_on_a_changed_byte(array: str, workers: int, tiny_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(tiny_store, store)
+    (data,) = (path for path in (store / f"shards/train-00000/{array}/c").rglob("*") if path.is_file())
+    content = bytearray(data.read_bytes())
+    for place in range(20, len(content), 200):  # so that the first clip is hit
+        content[place] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(InputError, match=rf"train-00000/{array.split('/')[0]}, row \d+ is damaged"):
+        _train(store, tmp_path / "out", workers=workers, log_every=1)
+    assert not logged(tmp_path / "out")
+
+
 def test_two_trainings_in_one_folder(tiny_store: Path, tmp_path: Path, stop_at) -> None:
     def another(_: object) -> None:
         written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
