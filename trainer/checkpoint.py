@@ -39,6 +39,7 @@ class CheckpointMeta:
         best: the best validation figure so far.
         clips: of the split that it was trained on; 0: not recorded.
         unscored: its validation is still to come.
+        validated: content digest of the store that `best` was measured on; "": not recorded.
     """
 
     step: int
@@ -54,6 +55,7 @@ class CheckpointMeta:
     unlogged: tuple[tuple[float, ...], ...] = ()
     clips: int = 0
     unscored: bool = False
+    validated: str = ""
 
 
 def save_checkpoint(

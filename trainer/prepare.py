@@ -62,7 +62,8 @@ class Job:
 class Prepared(NamedTuple):
     """A run about to take step `start`.
 
-    `batches` are this rank's, from that step on; `best` is the best validation figure so far; `unscored` says that the
+    `batches` are this rank's, from that step on; `best` is the best validation figure so far, and `validated` the digest of
+    the store that it was measured on; `unscored` says that the
     checkpoint gone on from is still to be validated; only the first rank has a log, and a lock of the run's folder.
     """
 
@@ -72,6 +73,7 @@ class Prepared(NamedTuple):
     batches: Iterator[Batch]
     start: int
     best: float | None
+    validated: str
     unscored: bool
     log: Log | None
     lock: IO[str] | None
@@ -109,6 +111,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     average = Average(model, config.ema) if config.ema else None
     optimiser = make_optimiser(parameter_groups(model, config), config)
     start, best, unscored = 0, None, False
+    validated_on = "" if validated is None else validated.content_digest
     if job.resume and newest is None and ranks.first:
         print(f"nothing to resume: no checkpoint in {job.checkpoints}", flush=True)
     unlogged: list[Reading] = []
@@ -123,6 +126,12 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
         unscored = of.unscored and validated is not None
+        if validated is None:
+            validated_on = of.validated
+        elif best is not None and of.validated not in ("", validated_on):
+            if ranks.first:
+                print(f"--val-store is another one: the best so far, {best:.3f}, is not compared with", flush=True)
+            best = None
     if not ranks.agree("start", start):
         raise InputError(
             "the processes found different checkpoints to go on from",
@@ -181,7 +190,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         network = torch.compile(network)
     network.train()
     learner = Learner(network, model, optimiser)
-    return Prepared(store, learner, average, iter(loader), start, best, unscored, log, lock)
+    return Prepared(store, learner, average, iter(loader), start, best, validated_on, unscored, log, lock)
 
 
 def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:

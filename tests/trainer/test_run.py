@@ -232,6 +232,23 @@ def test_the_best_checkpoint_is_kept_whatever_comes_after(
     assert (meta.step, meta.best) == (4, 0.6)
 
 
+def test_figures_of_another_validation_store_are_not_compared(
+    tiny_store: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    figures = iter([0.9, 0.6, 0.7])
+    monkeypatch.setattr("trainer.training._validate", lambda *_: next(figures))
+    other, out = write_tiny_store(tmp_path / "other", 8), tmp_path / "run"
+    _train(tiny_store, out, iterations=1, val_store=tiny_store)
+    _train(tiny_store, out, iterations=2, resume=True)
+    _train(tiny_store, out, iterations=3, resume=True, val_store=other)
+    assert "--val-store is another one: the best so far, 0.900, is not compared with" in capsys.readouterr().out
+    meta = read_checkpoint(out / "checkpoints/best.pt")[1]
+    assert (meta.step, meta.best) == (3, 0.6)
+    _train(tiny_store, out, iterations=4, resume=True, val_store=other)
+    assert "is another one" not in capsys.readouterr().out
+    assert read_checkpoint(out / "checkpoints/best.pt")[1].best == 0.7
+
+
 def test_a_run_killed_between_its_newest_and_its_best_checkpoint_loses_neither(
     tiny_store: Path, tmp_path: Path, monkeypatch
 ) -> None:
