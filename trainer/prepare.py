@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +12,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST
-from trainer.checkpoint import (
-    CheckpointMeta,
-    checkpoint_path,
-    link_last,
-    load_state,
-    newest_checkpoint,
-    read_checkpoint,
-    steps_saved,
-)
-from trainer.config import Config, from_json
+from trainer.checkpoint import link_last, load_state, read_checkpoint
+from trainer.config import Config
 from trainer.data.batch import Batch
 from trainer.data.cached import open_place
 from trainer.data.loader import Loader
@@ -36,6 +26,7 @@ from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
 from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
 from trainer.place import Place
+from trainer.resume import changed_settings, check_fits, newest_of_run
 from trainer.run_record import only_run, write_record
 from trainer.step import Learner
 
@@ -89,7 +80,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if ranks.device.type == "cpu":
         keep_freed_memory()
     store = open_place(job.store, job.split)
-    newest = _newest(job)
+    newest = newest_of_run(job)
     validated = _open_val_store(job, store)
     _check_alike(ranks, store, validated, config)
     model = ActNet(
@@ -117,12 +108,12 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     unlogged: list[Reading] = []
     if newest is not None:
         content, of = read_checkpoint(newest)
-        _check_fits(of, store, config, newest)
+        check_fits(of, store, config, newest)
         load_state(model, content["model"], newest)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
         if average is not None:
             load_state(average.model, content["average"] or content["model"], newest)
-        if ranks.first and (changed := _changed(of, config)):
+        if ranks.first and (changed := changed_settings(of, config)):
             print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
         unscored = of.unscored and validated is not None
@@ -211,36 +202,6 @@ def settle(network: DistributedDataParallel, model: ActNet) -> None:
     network.zero_grad(set_to_none=True)
 
 
-def _newest(job: Job) -> Path | None:
-    if job.profile:
-        return None
-    if (job.out / MANIFEST).exists():
-        raise InputError(f"--out {job.out} is a store", wanted="a folder of the run's own", todo="choose another --out")
-    saved = [checkpoint_path(job.checkpoints, step) for step in steps_saved(job.checkpoints)]
-    if saved and not job.resume:
-        raise InputError(
-            f"{job.out} holds a run already",
-            found=saved[-1].name,
-            wanted="a new folder, or --resume",
-            todo="add --resume to go on, or choose another --out",
-        )
-    newest = newest_checkpoint(job.checkpoints)
-    if saved and newest is None:
-        raise InputError(
-            f"no checkpoint in {job.checkpoints} is whole",
-            found=f"{', '.join(path.name for path in saved)}, all damaged",
-            todo="put a good copy of one there, or start anew with another --out",
-        )
-    diverged = sorted(path.name for path in job.checkpoints.glob("diverged-*.pt"))
-    if diverged and job.resume and newest is None:
-        raise InputError(
-            f"all checkpoints in {job.checkpoints} are of a run that diverged",
-            found=", ".join(diverged),
-            todo="start anew, without --resume, with a smaller --base-lr or with --clip-norm",
-        )
-    return newest
-
-
 def _open_val_store(job: Job, store: Store) -> Store | None:
     """What the run is validated on; a store that cannot be scored on is told now, not after hours."""
     if job.val_store is None or job.profile:
@@ -283,35 +244,4 @@ def _check_alike(ranks: Ranks, store: Store, validated: Store | None, config: Co
                 found=f"{value[:12]} in process {ranks.rank}",
                 wanted="the same in all of them",
                 todo=todo,
-            )
-
-
-def _changed(of: CheckpointMeta, config: Config) -> str:
-    """The settings that are not what they were."""
-    now = dataclasses.asdict(config)
-    before = {name: of.config.get(name, value) for name, value in now.items()}
-    return "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
-
-
-def _check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:
-    before = from_json(of.config)
-    for what, found, wanted in (
-        ("K", of.K, store.meta.K),
-        ("classes", of.classes, store.meta.classes),
-        ("priors", of.priors, store.meta.priors),
-        ("width", of.width, config.width),
-        ("norm", of.norm, config.norm),
-        ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
-        ("store", of.store, store.meta.digest),
-        ("number of clips", of.clips or store.clips, store.clips),  # another split, or the store has grown
-        ("seed", before.seed, config.seed),
-        ("batch", before.batch, config.batch),
-        ("frozen", before.frozen, config.frozen),
-    ):
-        if found != wanted:
-            raise InputError(
-                f"checkpoint {path} is of another {what}",
-                found=str(found),
-                wanted=str(wanted),
-                todo="choose another --out, or go on with the run's own store and settings",
             )

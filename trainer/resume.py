@@ -1,0 +1,83 @@
+"""What a resumed run goes on from, and whether it can."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_manifests.errors import InputError
+from data_manifests.layout import MANIFEST
+from trainer.checkpoint import CheckpointMeta, checkpoint_path, newest_checkpoint, steps_saved
+from trainer.config import Config, from_json
+from trainer.data.reader import Store
+
+if TYPE_CHECKING:
+    from trainer.prepare import Job
+
+
+def newest_of_run(job: Job) -> Path | None:
+    """The checkpoint that a run goes on from; None for a new one.
+
+    Raises:
+        InputError: the folder is a store, holds a run that is not to be resumed, or one of which no checkpoint is good.
+    """
+    if job.profile:
+        return None
+    if (job.out / MANIFEST).exists():
+        raise InputError(f"--out {job.out} is a store", wanted="a folder of the run's own", todo="choose another --out")
+    saved = [checkpoint_path(job.checkpoints, step) for step in steps_saved(job.checkpoints)]
+    if saved and not job.resume:
+        raise InputError(
+            f"{job.out} holds a run already",
+            found=saved[-1].name,
+            wanted="a new folder, or --resume",
+            todo="add --resume to go on, or choose another --out",
+        )
+    newest = newest_checkpoint(job.checkpoints)
+    if saved and newest is None:
+        raise InputError(
+            f"no checkpoint in {job.checkpoints} is whole",
+            found=f"{', '.join(path.name for path in saved)}, all damaged",
+            todo="put a good copy of one there, or start anew with another --out",
+        )
+    diverged = sorted(path.name for path in job.checkpoints.glob("diverged-*.pt"))
+    if diverged and job.resume and newest is None:
+        raise InputError(
+            f"all checkpoints in {job.checkpoints} are of a run that diverged",
+            found=", ".join(diverged),
+            todo="start anew, without --resume, with a smaller --base-lr or with --clip-norm",
+        )
+    return newest
+
+
+def changed_settings(of: CheckpointMeta, config: Config) -> str:
+    """The settings that are not what they were."""
+    now = dataclasses.asdict(config)
+    before = {name: of.config.get(name, value) for name, value in now.items()}
+    return "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
+
+
+def check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:
+    """Raises InputError if a checkpoint is not of this store, or of settings that cannot change within a run."""
+    before = from_json(of.config)
+    for what, found, wanted in (
+        ("K", of.K, store.meta.K),
+        ("classes", of.classes, store.meta.classes),
+        ("priors", of.priors, store.meta.priors),
+        ("width", of.width, config.width),
+        ("norm", of.norm, config.norm),
+        ("fc6_dilation", of.fc6_dilation, config.fc6_dilation),
+        ("store", of.store, store.meta.digest),
+        ("number of clips", of.clips or store.clips, store.clips),  # another split, or the store has grown
+        ("seed", before.seed, config.seed),
+        ("batch", before.batch, config.batch),
+        ("frozen", before.frozen, config.frozen),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"checkpoint {path} is of another {what}",
+                found=str(found),
+                wanted=str(wanted),
+                todo="choose another --out, or go on with the run's own store and settings",
+            )
