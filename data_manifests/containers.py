@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 _MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
-_PARENTS = {_SEGMENT, 0x1F43B675, 0x1654AE6B, 0xAE, 0xA0}
-"""Segment, Cluster, Tracks, TrackEntry, BlockGroup."""
-_TRACK_NUMBER, _BLOCKS = 0xD7, {0xA1, 0xA3}
+_PARENTS = {_SEGMENT, 0x1F43B675, 0xA0}
+"""Segment, Cluster, BlockGroup."""
+_TRACKS, _TRACK_ENTRY, _TRACK_NUMBER, _BLOCKS, _BLOCK_HEAD = 0x1654AE6B, 0xAE, 0xD7, {0xA1, 0xA3}, 3
+_NUMBERS = {0xE7, 0xAB, 0xA7, 0x9B, 0xFB, 0xFA}
+_PARTS = {_TRACKS, *_BLOCKS, *_NUMBERS} | {
+    0x114D9B74, 0x1549A966, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF, 0x5854, 0xA4, 0x75A1, 0x75A2, 0x8E, 0xC8, 0xFD,
+}  # fmt: skip
+"""What else these hold, by RFC 9559, some of them numbers; another ID is damage, behind which a decoder may pass over much."""
 
 
 def missing_bytes(path: Path) -> int:
@@ -34,9 +38,11 @@ def missing_bytes(path: Path) -> int:
 
 
 class Blocks(NamedTuple):
-    """What a walk through a Matroska/WebM file finds: blocks of each track, and where it stops making sense, if anywhere."""
+    """What a walk through a Matroska/WebM file finds: where the frames of each track begin, and where the walk stops making
+    sense, if anywhere.
+    """
 
-    of_track: Counter[int]
+    of_track: dict[int, list[int]]
     misplaced: int | None
 
 
@@ -45,29 +51,32 @@ def matroska_blocks(path: Path) -> Blocks | None:
 
     Where they stop making sense a decoder looks for the next one it knows, or takes it for the end.
     """
-    tracks, blocks = set(), Counter[int]()
+    numbers: set[int] = set()
+    tracks: dict[int, list[int]] = {}
     with open(path, "rb") as file:
         if file.read(4) != _EBML.to_bytes(4, "big"):
             return None
         end = _end_of_segment(file) or path.stat().st_size
         file.seek(4)
         file.seek(_variable_size(file) or 0, 1)
-        while (place := file.tell()) < end:
+        misplaced = None
+        while (place := file.tell()) < end and misplaced is None:
             kind, size = _element_id(file), _variable_size(file)
             if kind in _PARENTS:
                 continue  # what is in it comes next; the size of some is unknown
             begin = file.tell()
-            if kind is None or size is None or begin + size > end:
-                return Blocks(blocks, place)
-            if kind == _TRACK_NUMBER:
-                tracks.add(int.from_bytes(file.read(size), "big"))
+            if kind not in _PARTS or size is None or begin + size > end or (kind in _NUMBERS and size > 8):
+                misplaced = place
+                break
+            if kind == _TRACKS:
+                numbers |= _track_numbers(file, begin + size)
             elif kind in _BLOCKS:
-                track = _variable_size(file)
-                if track not in tracks:
-                    return Blocks(blocks, place)
-                blocks[track] += 1
+                track = _variable_size(file) or 0
+                if file.tell() + _BLOCK_HEAD < begin + size:  # one without a frame is passed over
+                    tracks.setdefault(track, []).append(begin)
             file.seek(begin + size)
-    return Blocks(blocks, None)
+    strangers = [place for track, places in tracks.items() if track not in numbers for place in places]
+    return Blocks(tracks, min(strangers, default=misplaced))
 
 
 def track_at(path: Path, place: int) -> int | None:
@@ -157,6 +166,22 @@ def _end_of_segment(file: BinaryIO) -> int:
         return 0
     size = _variable_size(file)
     return 0 if size is None else file.tell() + size
+
+
+def _track_numbers(file: BinaryIO, end: int) -> set[int]:
+    """Those of the entries up to `end`."""
+    numbers = set()
+    while file.tell() < end:
+        kind, size = _element_id(file), _variable_size(file)
+        if kind == _TRACK_ENTRY:
+            continue
+        if kind is None or size is None:
+            break
+        if kind == _TRACK_NUMBER:
+            numbers.add(int.from_bytes(file.read(size), "big"))
+        else:
+            file.seek(size, 1)
+    return numbers
 
 
 def _element_id(file: BinaryIO) -> int | None:

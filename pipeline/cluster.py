@@ -90,10 +90,10 @@ class _JobFuture(Future[Any]):
         self._client, self._theirs = client, theirs
 
     def cancel(self) -> bool:
-        if self.done() or self._is_at_work():
+        if self.done() or self._is_at_work() or not super().cancel():
             return False
         self._theirs.cancel()
-        return super().cancel()
+        return True
 
     def _is_at_work(self) -> bool:
         """Or next in turn at its worker. The scheduler is asked, not the workers: some may be dying."""

@@ -121,27 +121,32 @@ def _packets(
 ) -> Iterator[av.Packet]:
     """A stream's packets, and the empty one that ends it. A damaged head of a chunk makes FFmpeg pass over an AVI's frame
     without a word: the packets are held to the file's index, or where it is lost too, to the count in its header. Those of
-    a Matroska file are held to its blocks. Of MP4 none is lost so: its tables say where each lies.
+    a Matroska file are held to its blocks. An MP4's tables, which say where each lies, are trusted.
 
     Raises:
         DamagedVideo: frames that are listed are not there, as soon as the next one comes.
         InputError: some are missing, and nothing says which.
     """
     listed = {place: number for number, place in enumerate(dict.fromkeys(listed_places(path, stream.index)))}
+    blocks, head = matroska_blocks(path), _CHUNK_HEAD
+    lists = "its index lists" if blocks is None else "its blocks hold"
     seen = end = 0
-    first: int | None = None
     for packet in container.demux(stream):
+        if packet.size and packet.pos is not None and blocks is not None and not listed:
+            track, head = track_at(path, packet.pos), 0
+            listed = {place: number for number, place in enumerate(blocks.of_track.get(track or 0, []))}
         if packet.size:
-            first = packet.pos if first is None else first
-            if packet.pos is not None and listed.get(packet.pos - _CHUNK_HEAD, 0) > seen:
-                raise _broken(path, f"frame {seen}, which its index lists, is not where it should be")
+            place = 0 if packet.pos is None else packet.pos - head
+            if listed.get(place, 0 if blocks is None or packet.pos is None else seen + 1) > seen:
+                raise _broken(path, f"frame {seen}, which {lists}, is not where it should be")
             seen, end = seen + 1, seen if packet.dts is None else packet.dts + 1
         elif seen < len(listed):
-            raise _broken(path, f"{seen} of the {len(listed)} frames that its index lists")
+            raise _broken(path, f"{seen} of the {len(listed)} frames that {lists}")
+        elif (
+            blocks is not None and blocks.misplaced is not None
+        ):  # frames that the decoder holds may come after a lost one
+            raise _broken(path, f"{seen} frames up to its damage")
         yield packet
-    blocks = matroska_blocks(path)
-    if blocks is not None and first is not None and seen < (there := blocks.of_track[track_at(path, first) or 0]):
-        raise _broken(path, f"{seen} of its {there} frames")
     promised = stream.frames if container.format.name == "avi" and seen > len(listed) else 0
     if end < promised and stored_chunks(path, stream.index) < promised:
         check_whole(path)
@@ -156,21 +161,27 @@ def _packets(
 class _Awaited:
     """The times of packets whose frames are to come. Frames come in the order of their times, so of a packet that is passed
     over none will come, which some decoders do without a word.
+
+    Not awaited are those of before the keyframe that they follow: in a stream that was cut there none can be decoded.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> None:
         indexed = container.format.name.startswith(("mov", "matroska"))
         self._known = indexed and stream.codec_context.codec.canonical_name in PACKET_A_FRAME
         self._times: set[int] = set()
-        self._begun = False
+        self._keyframe = 0
 
     def sent(self, packet: av.Packet) -> None:
         """A packet was given to the decoder."""
-        if self._known and packet.size and packet.pts is not None and not packet.is_discard:
+        if not self._known or not packet.size or packet.pts is None or packet.is_discard:
+            return
+        if packet.is_keyframe:
+            self._keyframe = packet.pts
+        if packet.pts >= self._keyframe:
             self._times.add(packet.pts)
 
     def came(self, frame: av.VideoFrame) -> bool:
-        """Whether none before this frame was passed over; those before the first one cannot be decoded in a cut stream."""
+        """Whether none before this frame was passed over."""
         now = frame.pts
         if now is None or frame.interlaced_frame:  # two packets may be the two fields of a frame
             self._known = False
@@ -178,9 +189,7 @@ class _Awaited:
             return True
         earlier = {time for time in self._times if time < now}
         self._times -= {*earlier, now}
-        whole = not earlier or not self._begun
-        self._begun = True
-        return whole
+        return not earlier
 
     def over(self) -> bool:
         """Whether none is awaited at the end."""

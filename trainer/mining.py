@@ -19,7 +19,7 @@ OFF = 1.07
 ROWS = 256
 """Priors whose powers are held at a time: they stay in the cache."""
 _LOG2_E, _MOST = np.float32(math.log2(math.e)), np.float32(MOST_LOGIT * math.log2(math.e))
-_MOST_EXPONENT = np.float32(120)
+_MOST_EXPONENT, _MOST_ODDS = np.float32(120), 3e38
 """So that only what is NaN has infinite odds."""
 _FIXED = np.float32(1.5 * 2**9)
 """A float32 whose lowest 14 bits are left for fractions: x, added to it, stands in its bits as 2^14 (x + 256)."""
@@ -151,10 +151,10 @@ def _odds(scores, powers):
         x = exponent - (rounded - _ROUND)
         of_rest = np.float32((((((_C6 * x + _C5) * x + _C4) * x + _C3) * x + _C2) * x + _C1) * x + _C0)
         powers[label] = of_rest * np.int32((rounded.view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
-    total = np.float32(0)
+    total = 0.0
     for label in range(1, len(scores)):
         total += powers[label]
-    return np.float32(np.inf) if total != total or background - background != 0 else total
+    return np.float32(np.inf if total != total or background - background != 0 else min(total, _MOST_ODDS))
 
 
 @kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import math
@@ -40,6 +41,10 @@ def only_run(out: Path) -> IO[str]:
         raise InputError(
             f"another training is at work in {out}", todo="choose another --out, or wait, then go on with --resume"
         ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        print(f"note: {out} lies where nothing can be locked: see that no other training writes there", flush=True)
     return lock
 
 

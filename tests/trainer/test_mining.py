@@ -99,6 +99,8 @@ def test_what_is_no_number_is_the_hardest(mine: Mine, label: int, value: float) 
     assert mined(mine, conf, NONE, (0, 1, 0)) == [[], [5], []]
     conf[1, 6:40, 0], conf[1, 6:40, 1] = -100, 100  # their odds are infinite in float32
     assert 5 in mined(mine, conf, NONE, (0, 9, 0))[1]
+    many = torch.cat([conf, conf[..., 1:2].expand(-1, -1, 400)], -1)
+    assert 5 in mined(mine, many, NONE, (0, 9, 0))[1]
 
 
 @both
