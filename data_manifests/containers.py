@@ -60,7 +60,7 @@ def matroska_blocks(path: Path) -> Blocks | None:
         file.seek(4)
         file.seek(_variable_size(file) or 0, 1)
         misplaced = None
-        while (place := file.tell()) < end and misplaced is None:
+        while (place := file.tell()) < end:
             kind, size = _element_id(file), _variable_size(file)
             if kind in _PARENTS:
                 continue  # what is in it comes next; the size of some is unknown

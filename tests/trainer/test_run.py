@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import io
 import json
@@ -32,7 +33,7 @@ from trainer.config import Config
 from trainer.distributed import Ranks
 from trainer.prepare import Job
 from trainer.run import cli, main
-from trainer.run_record import read_run
+from trainer.run_record import only_run, read_run
 from trainer.run_report import series
 from trainer.seal import seal
 from trainer.training import train
@@ -470,6 +471,16 @@ def test_two_trainings_in_one_folder(tiny_store: Path, tmp_path: Path, stop_at) 
     _train(tiny_store, tmp_path, iterations=1)
     stop_at(-1, _raise)
     _train(tiny_store, tmp_path, iterations=2, resume=True)
+
+
+def test_where_nothing_can_be_locked_that_is_said(tmp_path: Path, monkeypatch, capsys) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "not there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.run_record.fcntl.flock", flock)
+        only_run(tmp_path).close()
+    assert "where nothing can be locked" in capsys.readouterr().out
 
 
 def test_a_store_is_no_folder_for_a_run(tiny_store: Path) -> None:
