@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+_CHUNK_HEAD = 8
+"""Bytes before what an AVI's chunk holds: what it is, and its size."""
 _MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide moof mfra sidx styp uuid meta pnot udta emsg pdin".split())
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _PARENTS = {_SEGMENT, 0x1F43B675, 0xA0}
@@ -79,15 +81,8 @@ def matroska_blocks(path: Path) -> Blocks | None:
     return Blocks(tracks, min(strangers, default=misplaced))
 
 
-def track_at(path: Path, place: int) -> int | None:
-    """The track of the block of a Matroska/WebM file whose content begins there."""
-    with open(path, "rb") as file:
-        file.seek(place)
-        return _variable_size(file)
-
-
 def listed_places(path: Path, stream: int) -> list[int]:
-    """Where an AVI's index (`idx1`) says that the chunks of a stream's frames begin, in bytes; [] of other files or without one.
+    """Where an AVI's index (`idx1`) says that a stream's frames begin, in bytes; [] of other files or without one.
 
     Chunks of no bytes, which stand for a frame shown again, are left out, as decoders do.
     """
@@ -120,10 +115,12 @@ def stored_chunks(path: Path, stream: int) -> int:
 
 
 def _places(index: bytes, stream: bytes, frames: int) -> list[int]:
-    """Offsets are counted from the list of frames, or from the file's begin."""
+    """Offsets are of the chunks, counted from the list of frames, or from the file's begin."""
     entries = list(struct.iter_unpack("<4sIII", index[: len(index) // 16 * 16]))
     base = frames if entries and entries[0][2] < frames else 0
-    return [base + at for name, _, at, size in entries if name[:2] == stream and name[2:] != b"pc" and size]
+    return [
+        base + at + _CHUNK_HEAD for name, _, at, size in entries if name[:2] == stream and name[2:] != b"pc" and size
+    ]
 
 
 def _end_of_riff(file: BinaryIO, length: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_manifests.containers import matroska_blocks, missing_bytes
+from data_manifests.containers import Blocks, missing_bytes
 from data_manifests.errors import InputError
 
 
@@ -13,7 +13,7 @@ class DamagedVideo(InputError):
 
 
 def check_whole(path: Path) -> None:
-    """Raises DamagedVideo if a video file was cut off, or its parts do not fit together, by the sizes in its own container."""
+    """Raises DamagedVideo if a video file was cut off, by the sizes in its own container."""
     missing = missing_bytes(path)
     if missing:
         raise DamagedVideo(
@@ -22,7 +22,10 @@ def check_whole(path: Path) -> None:
             wanted=f"at least {missing:,} bytes more, by its own container",
             todo="fetch the file again, take the video out of the lists, or build with --damaged keep",
         )
-    blocks = matroska_blocks(path)
+
+
+def check_blocks(path: Path, blocks: Blocks | None) -> None:
+    """Raises DamagedVideo if the parts of a Matroska file, walked through, do not fit together."""
     if blocks is not None and blocks.misplaced is not None:
         raise DamagedVideo(
             f"{path} is damaged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from data_manifests.containers import listed_places, matroska_blocks, stored_chunks, track_at
+from data_manifests.containers import Blocks, listed_places, matroska_blocks, stored_chunks
 from data_manifests.errors import InputError
 from data_manifests.layout import MOST_PIXELS
-from pipeline.damage import DamagedVideo, check_whole
+from pipeline.damage import DamagedVideo, check_blocks, check_whole
 from pipeline.images import Picture, pictures
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg"
@@ -28,8 +29,6 @@ Frame = UInt8[np.ndarray, "height width 3"]
 
 _VOP = b"\x00\x00\x01\xb6"
 """How a coded frame begins in MPEG-4 part 2."""
-_CHUNK_HEAD = 8
-"""Bytes before an AVI's packet: what it is, and its size."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,12 @@ class FrameSource:
     Args:
         path: the file or folder.
         decoder: `pyav` or `images`.
+        blocks: of a Matroska file.
     """
 
     path: Path
     decoder: str
+    blocks: Blocks | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises DamagedVideo, naming file and frame, where the video does not decode to its end."""
@@ -50,7 +51,7 @@ class FrameSource:
 
     def pictures(self) -> Iterator[Picture]:
         """The frames, each with what is known of its place in the file. Raises as iterating does."""
-        return pictures(self.path) if self.decoder == "images" else _video_frames(self.path)
+        return pictures(self.path) if self.decoder == "images" else _video_frames(self.path, self.blocks)
 
 
 def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
@@ -69,8 +70,10 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
         return FrameSource(path, "images")
     if not path.is_file():
         raise InputError(f"video {path} is not there", todo="check the path, or build with --missing skip")
+    blocks = matroska_blocks(path)
     if whole:
         check_whole(path)
+        check_blocks(path, blocks)
     try:
         with _open(path) as container:
             if container.format.name in UNSURE:
@@ -95,7 +98,7 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
                 )
     except av.FFmpegError as error:
         raise InputError(f"{path} does not open as a video", found=str(error), todo="replace the file") from error
-    return FrameSource(path, "pyav")
+    return FrameSource(path, "pyav", blocks)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -117,7 +120,7 @@ def _broken_after(path: Path, frames: int, why: object) -> DamagedVideo:
 
 
 def _packets(
-    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+    path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream, blocks: Blocks | None
 ) -> Iterator[av.Packet]:
     """A stream's packets, and the empty one that ends it. A damaged head of a chunk makes FFmpeg pass over an AVI's frame
     without a word: the packets are held to the file's index, or where it is lost too, to the count in its header. Those of
@@ -127,24 +130,21 @@ def _packets(
         DamagedVideo: frames that are listed are not there, as soon as the next one comes.
         InputError: some are missing, and nothing says which.
     """
-    listed = {place: number for number, place in enumerate(dict.fromkeys(listed_places(path, stream.index)))}
-    blocks, head = matroska_blocks(path), _CHUNK_HEAD
-    lists = "its index lists" if blocks is None else "its blocks hold"
+    listed = _numbered(listed_places(path, stream.index))
+    # what an AVI's index leaves out may be there; what is in no block of a Matroska file is damage
+    lists, unlisted = ("its index lists", 0) if blocks is None else ("its blocks hold", sys.maxsize)
     seen = end = 0
     for packet in container.demux(stream):
-        if packet.size and packet.pos is not None and blocks is not None and not listed:
-            track, head = track_at(path, packet.pos), 0
-            listed = {place: number for number, place in enumerate(blocks.of_track.get(track or 0, []))}
         if packet.size:
-            place = 0 if packet.pos is None else packet.pos - head
-            if listed.get(place, 0 if blocks is None or packet.pos is None else seen + 1) > seen:
+            if blocks is not None and not listed:
+                listed = _numbered(next((places for places in blocks.of_track.values() if packet.pos in places), []))
+            if packet.pos is not None and listed.get(packet.pos, unlisted) > seen:
                 raise _broken(path, f"frame {seen}, which {lists}, is not where it should be")
             seen, end = seen + 1, seen if packet.dts is None else packet.dts + 1
         elif seen < len(listed):
             raise _broken(path, f"{seen} of the {len(listed)} frames that {lists}")
-        elif (
-            blocks is not None and blocks.misplaced is not None
-        ):  # frames that the decoder holds may come after a lost one
+        elif blocks is not None and blocks.misplaced is not None:
+            # the frames that the decoder still holds may come after a lost one
             raise _broken(path, f"{seen} frames up to its damage")
         yield packet
     promised = stream.frames if container.format.name == "avi" and seen > len(listed) else 0
@@ -156,6 +156,10 @@ def _packets(
             wanted=f"{stream.frames}, by its own header",
             todo="replace the file, or take the video out of the lists",
         )
+
+
+def _numbered(places: list[int]) -> dict[int, int]:
+    return {place: number for number, place in enumerate(dict.fromkeys(places))}
 
 
 class _Awaited:
@@ -196,7 +200,7 @@ class _Awaited:
         return not self._known or not self._times
 
 
-def _video_frames(path: Path) -> Iterator[Picture]:
+def _video_frames(path: Path, blocks: Blocks | None) -> Iterator[Picture]:
     count, packed = 0, False
     reformatter = VideoReformatter()  # one a video: a new one a frame takes longer than the decoding
     try:
@@ -206,7 +210,7 @@ def _video_frames(path: Path) -> Iterator[Picture]:
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             mpeg4 = stream.codec_context.name == "mpeg4"
             awaited = _Awaited(container, stream)
-            for packet in _packets(path, container, stream):
+            for packet in _packets(path, container, stream, blocks):
                 awaited.sent(packet)
                 if mpeg4 and packet.size > 1:  # DivX has packets of 1 byte for a frame shown again
                     coded = bytes(packet).count(_VOP)

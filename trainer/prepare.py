@@ -83,15 +83,15 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     newest = newest_of_run(job)
     validated = _open_val_store(job, store)
     _check_alike(ranks, store, validated, config)
-    model = ActNet(
-        store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
-    )
-    origins = initialise(model, config.seed)
     if config.frozen and job.init is None and newest is None and not job.profile:
         raise InputError(
             "--frozen would freeze a trunk of random numbers", wanted="--init, which brings a trained one",
             todo="add --init, or leave --frozen out",
         )  # fmt: skip
+    model = ActNet(
+        store.meta.priors, len(store.meta.classes), store.meta.K, config.width, config.norm, config.fc6_dilation
+    )
+    origins = initialise(model, config.seed)
     if job.init is not None:
         origins = load_weights(model, job.init, origins, store.meta.classes)
     if config.frozen:
