@@ -33,7 +33,7 @@ from trainer.model import ActNet
 from trainer.peers import Peers
 from trainer.prepare import Job
 
-LENGTHS, LABELS = (4, 19, 8, 1, 17, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
+LENGTHS, LABELS = (4, 17, 5, 1, 6, 3), ((0,), (0, 1), (), (1,), (1, 1), (0,))
 
 
 def model_and_store() -> tuple[ActNet, MemoryStore]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch._dynamo  # optimisers and DistributedDataParallel import it at their first use: 2 s of each rank
 
 import trainer.run
 import trainer.step
