@@ -40,6 +40,7 @@ class CheckpointMeta:
         clips: of the split that it was trained on; 0: not recorded.
         unscored: its validation is still to come.
         validated: content digest of the store that `best` was measured on; "": not recorded.
+        parts: that a step was computed in, by all processes; 0: not recorded.
     """
 
     step: int
@@ -56,6 +57,7 @@ class CheckpointMeta:
     clips: int = 0
     unscored: bool = False
     validated: str = ""
+    parts: int = 0
 
 
 def save_checkpoint(

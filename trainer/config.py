@@ -47,8 +47,8 @@ class Config:
     "of weights; biases and norms have none"
     clip_norm: float = 0.0
     "gradients are scaled down to this norm; 0: never"
-    accumulate: int = 1
-    "parts a process' share of the batch is computed in, one after another"
+    accumulate: int = 0
+    "parts a process' share of a batch is computed in; 0: 1, or as resumed"
     distort: bool = True
     "colour distortion"
     seed: int = 0
@@ -73,7 +73,7 @@ class Config:
     "steps between two validations on --val-store; 0: never"
 
     def __post_init__(self) -> None:
-        counts = ("batch", "iterations", "accumulate", "log_every", "save_every", "keep")
+        counts = ("batch", "iterations", "log_every", "save_every", "keep")
         fits = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
             "width": (0 < self.width <= 1, "above 0, up to 1"),
             "base_lr": (0 < self.base_lr < math.inf, "above 0, finite"),
@@ -82,7 +82,7 @@ class Config:
             "momentum": (0 <= self.momentum < 1, "from 0 to below 1"),
             "seed": (0 <= self.seed < 2**63, "0 to 2^63 - 1"),
         }
-        for name in ("warmup", "workers", "eval_every", "shared_rate", "weight_decay", "clip_norm"):
+        for name in ("accumulate", "warmup", "workers", "eval_every", "shared_rate", "weight_decay", "clip_norm"):
             fits[name] = (0 <= getattr(self, name) < math.inf, "0 or more, finite")
         for name, (fit, wanted) in fits.items():
             if not fit:

@@ -19,6 +19,7 @@ from trainer.data.cached import open_place
 from trainer.data.loader import Loader
 from trainer.data.reader import Store
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.host_memory import keep_freed_memory
 from trainer.logs import Log, Reading
 from trainer.model import ActNet
@@ -26,7 +27,7 @@ from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
 from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
 from trainer.place import Place
-from trainer.resume import changed_settings, check_fits, newest_of_run
+from trainer.resume import changed_settings, check_fits, newest_of_run, parts_of_share
 from trainer.run_record import only_run, write_record
 from trainer.step import Learner
 
@@ -53,15 +54,18 @@ class Job:
 class Prepared(NamedTuple):
     """A run about to take step `start`.
 
-    `batches` are this rank's, from that step on; `best` is the best validation figure so far, and `validated` the digest of
-    the store that it was measured on; `unscored` says that the
-    checkpoint gone on from is still to be validated; only the first rank has a log, and a lock of the run's folder.
+    `batches` are this rank's, from that step on, `parts` of them a step, and `all_parts` with those of the other ranks;
+    `best` is the best validation figure so far, and `validated` the digest of the store that it was measured on;
+    `unscored` says that the checkpoint gone on from is still to be validated; only the first rank has a log, and a lock of
+    the run's folder.
     """
 
     store: Store
     learner: Learner
     average: Average | None
     batches: Iterator[Batch]
+    parts: int
+    all_parts: int
     start: int
     best: float | None
     validated: str
@@ -101,7 +105,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(model, config.ema) if config.ema else None
     optimiser = make_optimiser(parameter_groups(model, config), config)
-    start, best, unscored = 0, None, False
+    of, start, best, unscored = None, 0, None, False
     validated_on = "" if validated is None else validated.content_digest
     if job.resume and newest is None and ranks.first:
         print(f"nothing to resume: no checkpoint in {job.checkpoints}", flush=True)
@@ -123,6 +127,16 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             if ranks.first:
                 print(f"--val-store is another one: the best so far, {best:.3f}, is not compared with", flush=True)
             best = None
+    parts = parts_of_share(of, config, ranks.count)
+    all_parts = parts * ranks.count
+    if ranks.first and of is not None and of.parts not in (0, all_parts):
+        print(
+            f"note: a step's gradients are now the sum of {all_parts} parts, before of {of.parts}: they are rounded "
+            "otherwise (--accumulate says how many a process has)",
+            flush=True,
+        )
+    elif ranks.first and parts != max(1, config.accumulate):
+        print(f"{parts} parts a process: a step's gradients stay the sum of {all_parts} (--accumulate)", flush=True)
     if not ranks.agree("start", start):
         raise InputError(
             "the processes found different checkpoints to go on from",
@@ -140,7 +154,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         rank=ranks.rank,
         ranks=ranks.count,
         start=start,
-        parts=config.accumulate,
+        parts=parts,
         workers=config.workers,
         pin=ranks.device.type == "cuda",
     )
@@ -174,32 +188,23 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             split = ", ".join(sorted(set(videos["split"].to_pylist())))
             print(f"validating on {videos.num_rows} {split} videos of {job.val_store}", flush=True)
     network: Any = model
+    gradients = GradientSum(model)
     if ranks.count > 1:
         network = _parallel(model, config)
-        settle(network, model)
+        gradients.over_ranks(network)
     if config.compile:
         network = torch.compile(network)
     network.train()
-    learner = Learner(network, model, optimiser)
-    return Prepared(store, learner, average, iter(loader), start, best, validated_on, unscored, log, lock)
+    learner = Learner(network, model, gradients, optimiser)
+    return Prepared(
+        store, learner, average, iter(loader), parts, all_parts, start, best, validated_on, unscored, log, lock
+    )
 
 
 def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:
     with warnings.catch_warnings():  # the argument's successor came with torch 2.13
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=config.norm == "batch")
-
-
-def settle(network: DistributedDataParallel, model: ActNet) -> None:
-    """A backward pass whose gradients are thrown away, so that all that count are added up in one order.
-
-    After its first one DDP lays its buckets out anew, and three ranks or more then add in another order: the first step
-    after a resume would differ in its last bits from that of a run which was not disturbed.
-    """
-    size = model.spec.image_size
-    loc, conf = network.eval()(torch.zeros(1, model.K, 3, size, size, device=model.mean.device))
-    (loc.sum() + conf.sum()).backward()
-    network.zero_grad(set_to_none=True)
 
 
 def _open_val_store(job: Job, store: Store) -> Store | None:

@@ -51,6 +51,16 @@ def newest_of_run(job: Job) -> Path | None:
     return newest
 
 
+def parts_of_share(of: CheckpointMeta | None, config: Config, processes: int) -> int:
+    """In how many parts a process computes its share of a step: so many that a resumed run's steps are the sums they were.
+
+    That is possible where the parts of a step can be dealt out evenly, and unless `--accumulate` says otherwise.
+    """
+    if config.accumulate or of is None or of.parts % processes:
+        return max(1, config.accumulate)
+    return max(1, of.parts // processes)
+
+
 def changed_settings(of: CheckpointMeta, config: Config) -> str:
     """The settings that are not what they were."""
     now = dataclasses.asdict(config)

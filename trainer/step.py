@@ -14,6 +14,7 @@ from trainer.config import Config
 from trainer.data.batch import Batch
 from trainer.data.photometric import colour_matrix, distort
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.loss import tubelet_loss
 from trainer.model import ActNet
 from trainer.stages import Clock
@@ -23,10 +24,13 @@ VALUES = ("loss", "loc", "conf", "positives", "stops", "own_loss")
 
 
 class Learner(NamedTuple):
-    """What a step changes: the network as it is called (wrapped for many ranks, compiled), the same bare, its optimiser."""
+    """What a step changes: the network as it is called (wrapped for many ranks, compiled), the same bare, its gradients'
+    sum and its optimiser.
+    """
 
     network: Any
     model: ActNet
+    gradients: GradientSum
     optimiser: torch.optim.Optimizer
 
 
@@ -44,7 +48,7 @@ def train_step(
     Returns:
         `VALUES`, on the device.
     """
-    network, model, optimiser = learner
+    network, model, gradients, optimiser = learner
     device, share = ranks.device, config.batch // ranks.count
     clock.at("copy")
     # filled by a kernel: a tensor made from a Python number on the host would be copied, and waited for
@@ -63,8 +67,8 @@ def train_step(
                 matrices = matrices.pin_memory()  # CUDA may wait for its stream before it copies pageable memory
             images = distort(images, matrices.to(device, non_blocking=True), model.mean)
         place += len(batch.clips)
-        alone = ranks.count > 1 and (clock.apart or index < len(parts) - 1)
-        with network.no_sync() if alone else nullcontext():
+        to_the_end = index == len(parts) - 1 and not (clock.apart and ranks.count > 1)
+        with nullcontext() if to_the_end or ranks.count == 1 else network.no_sync():
             clock.at("forward")
             with torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext():
                 loc, conf = network(images)
@@ -82,14 +86,14 @@ def train_step(
                 normaliser=positives,
             )
             clock.at("backward")
-            (losses.total * ranks.count).backward()  # gradients are averaged over the ranks; the normaliser is global
+            losses.total.backward()
+        if not to_the_end:
+            gradients.put_aside()
         sums += torch.stack([losses.total, losses.loc, losses.conf]).detach()
     if clock.apart and ranks.count > 1:
         _sum(torch.zeros((), device=device), ranks, clock)  # lets all arrive: the next stage is the reduction alone
         clock.at("all-reduce")
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                ranks.sum(parameter.grad).div_(ranks.count)
+    gradients.finish(ranks)
     clock.at("optimiser")
     if config.clip_norm:
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -78,7 +78,7 @@ def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
             validate(run.start)
         for step in range(run.start, config.iterations):
             set_rate(learner.optimiser, rate_at(config, step))
-            parts = [next(run.batches) for _ in range(config.accumulate)]
+            parts = [next(run.batches) for _ in range(run.parts)]
             values = train_step(learner, parts, step, config=config, ranks=ranks, clock=Clock(), stop=stop.asked)
             if average is not None:
                 average.update(learner.model, step)
@@ -133,7 +133,7 @@ class _StopFlag:
 
 def _profile(run: Prepared, job: Job, config: Config, ranks: Ranks) -> None:
     def run_step(clock: Clock) -> None:
-        parts = [next(run.batches) for _ in range(config.accumulate)]
+        parts = [next(run.batches) for _ in range(run.parts)]
         train_step(run.learner, parts, 0, config=config, ranks=ranks, clock=clock)
 
     set_rate(run.learner.optimiser, rate_at(config, 0))
@@ -198,11 +198,11 @@ def _save(
 
     A run that is killed between the two finds the former unscored, and comes to the best again.
     """
-    meta, (_, model, optimiser) = run.store.meta, run.learner
+    meta, (_, model, _, optimiser) = run.store.meta, run.learner
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
-        run.store.clips, unscored, run.validated,
+        run.store.clips, unscored, run.validated, run.all_parts,
     )  # fmt: skip
     path = checkpoint_path(folder, done)
     for name in [folder / "best.pt", path] if as_best else [path]:

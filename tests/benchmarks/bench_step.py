@@ -18,6 +18,7 @@ from trainer.config import load_config
 from trainer.data.loader import Loader
 from trainer.data.reader import Store
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.host_memory import keep_freed_memory
 from trainer.model import ActNet
 from trainer.model.initial import initialise
@@ -59,7 +60,7 @@ def _row(
     set_rate(optimiser, 1e-6)
     pin = device.type == "cuda"
     batches = iter(Loader(store, split="train", seed=0, global_batch=batch, workers=workers, pin=pin))
-    learner = Learner(model, model, optimiser)
+    learner = Learner(model, model, GradientSum(model), optimiser)
     images = model.normalise(next(batches).to(device).frames)
     loc_grad = torch.randn(batch, meta.priors.priors, meta.K, 4, device=device)
     conf_grad = torch.randn(batch, meta.priors.priors, len(meta.classes) + 1, device=device)

@@ -15,6 +15,7 @@ from tests.benchmarks.harness import row, seconds
 from tests.trainer.sparse_targets import noise_batch
 from trainer.config import load_config
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.host_memory import keep_freed_memory
 from trainer.model import ActNet
 from trainer.model.initial import initialise
@@ -34,7 +35,7 @@ def learner(compiled: bool) -> Learner:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
     set_rate(optimiser, CONFIG.base_lr)
-    return Learner(torch.compile(model) if compiled else model, model, optimiser)
+    return Learner(torch.compile(model) if compiled else model, model, GradientSum(model), optimiser)
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 import trainer.checkpoint
 import trainer.distributed
@@ -63,11 +61,6 @@ def start_validation() -> list[tuple[BaseProcess, Connection]]:
     return ranks.start(2, _validate)
 
 
-def start_adding() -> list[tuple[BaseProcess, Connection]]:
-    """Starts three ranks, each with a clip of its own; each tells whether two passes gave the same gradients."""
-    return ranks.start(3, _add)
-
-
 def _validate(rank: int, tell: Connection) -> None:
     joined = trainer.distributed.join("cpu")
     torch.manual_seed(0)
@@ -89,23 +82,6 @@ def _validate(rank: int, tell: Connection) -> None:
     agreed = [joined.agree("five", 5), joined.agree("rank", rank)]
     tell.send((validated, agreed, gathered, taken))
     peers.wait()  # rank 0 holds the counter
-
-
-def _add(rank: int, tell: Connection) -> None:
-    trainer.distributed.join("cpu")
-    torch.manual_seed(0)
-    model = ActNet(ACT300, 2, 2, 1 / 16)
-    network = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    trainer.prepare.settle(network, model)
-    clip = torch.randn(1, 2, 3, 300, 300, generator=torch.Generator().manual_seed(rank))
-    sums = []
-    for _ in range(2):
-        loc, conf = network.train()(clip)
-        (loc.square().sum() + conf.square().sum()).backward()
-        sums.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
-        network.zero_grad(set_to_none=True)
-    tell.send(all(torch.equal(first, again) for first, again in zip(*sums, strict=True)))
-    dist.barrier()
 
 
 def _evaluate(rank: int, tell: Connection, out: Path, checkpoint: Path, errors: Path, stuck: int | None) -> None:

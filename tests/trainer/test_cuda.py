@@ -26,6 +26,7 @@ from trainer.config import Config
 from trainer.data.batch import Batch
 from trainer.detection.find import Detector
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.logs import LAG, Watch
 from trainer.loss import tubelet_loss
 from trainer.model import ActNet
@@ -58,7 +59,7 @@ def _learner(config: Config, device: torch.device) -> Learner:
     model.to(device)
     optimiser = make_optimiser(parameter_groups(model, config), config)
     set_rate(optimiser, config.base_lr)
-    return Learner(model, model, optimiser)
+    return Learner(model, model, GradientSum(model), optimiser)
 
 
 def _step(learner: Learner, parts: list[Batch], config: Config = CONFIG, step: int = 0) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_a_step_returns_while_the_gpu_has_not_begun_it(settings: dict) -> None:
     config = dataclasses.replace(CONFIG, **settings)
     learner, watch = _learner(config, GPU), Watch(GPU)
     average = Average(learner.model, 0.9)
-    parts = [noise_batch((3, 5), seed=seed).pin_memory() for seed in range(config.accumulate)]
+    parts = [noise_batch((3, 5), seed=seed).pin_memory() for seed in range(max(1, config.accumulate))]
     for step in range(3):  # memory is taken and kernels are chosen, which does wait
         watch.push(step, _step(learner, parts, config), ())
         average.update(learner.model, step)

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 import trainer.distributed
-from tests.trainer.evaluation_ranks import start_adding
 from trainer.distributed import Ranks, join
 
 
@@ -87,11 +86,3 @@ def test_a_rank_that_ends_by_itself_is_let(failure: str | None, monkeypatch, cap
     monkeypatch.setattr(os, "_exit", _ended)
     trainer.distributed._listen(Store(failure), Over(False, True, True))
     assert capsys.readouterr().err == ""
-
-
-def test_three_ranks_add_up_in_the_same_order_from_the_first_step_on() -> None:
-    """A resumed run's first step is a later one of a run that was not disturbed."""
-    ranks = start_adding()
-    assert [told.recv() for _, told in ranks] == [True] * 3
-    for process, _ in ranks:
-        process.join(60)

@@ -640,7 +640,7 @@ def _options(store: Path | str, out: Path, **changed: object) -> list[str]:
 def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     tiny_store: Path, in_parts: Path, tmp_path: Path, capsys
 ) -> None:
-    """Bit for bit, if the one computes the same parts; a batch at once is rounded otherwise, see `in_parts`."""
+    """Bit for bit, as the one computes the same parts; a batch at once is rounded otherwise, see `in_parts`."""
     ended = ranks.trained(2, _options(tiny_store, tmp_path, ema=0.9), tmp_path / "said")
     assert [rank.code for rank in ended] == [0, 0], ended
     assert "Warning" not in ended[0].err
@@ -650,9 +650,10 @@ def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
 
     newest = tmp_path / "checkpoints/step-00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])
-    _train(tiny_store, tmp_path, resume=True, accumulate=2, ema=0.9)
+    _train(tiny_store, tmp_path, resume=True, ema=0.9)
     told = capsys.readouterr()
     assert f"warning: checkpoint {newest} is damaged" in told.err
+    assert "2 parts a process: a step's gradients stay the sum of 2 (--accumulate)" in told.out
     assert "steps 3 to 6" in told.out
     _assert_same(_content(tmp_path), _content(in_parts))
 

@@ -23,6 +23,7 @@ from tests.trainer import ranks
 from tests.trainer.sparse_targets import noise_batch
 from trainer.config import Config
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.loss import Losses
 from trainer.model import ActNet
 from trainer.optim import make_optimiser, parameter_groups, set_rate
@@ -75,7 +76,9 @@ def _told(model: ActNet, monkeypatch: pytest.MonkeyPatch, before: Callable[[], o
 
     def run_step(clock: Clock) -> None:
         before()
-        train_step(Learner(model, model, optimiser), [batch], 0, config=CONFIG, ranks=ALONE, clock=clock)
+        train_step(
+            Learner(model, model, GradientSum(model), optimiser), [batch], 0, config=CONFIG, ranks=ALONE, clock=clock
+        )
 
     run_step(Clock())
     monkeypatch.setattr("trainer.stages.WARM_UP", 0)
@@ -122,7 +125,8 @@ def _profiled(rank: int, tell: Connection) -> None:
     joined, real = trainer.distributed.join("cpu"), trainer.step.tubelet_loss
     trainer.stages.WARM_UP = 0
     model = _model()
-    network = DistributedDataParallel(model)
+    network, gradients = DistributedDataParallel(model), GradientSum(model)
+    gradients.over_ranks(network)
     optimiser = make_optimiser(parameter_groups(model, TWO), TWO)
     set_rate(optimiser, 1e-3)
     batch = noise_batch((3,))
@@ -134,7 +138,7 @@ def _profiled(rank: int, tell: Connection) -> None:
 
     def run_step(clock: Clock) -> None:
         time.sleep(pause * (slow == "loader"))
-        train_step(Learner(network, model, optimiser), [batch], 0, config=TWO, ranks=joined, clock=clock)
+        train_step(Learner(network, model, gradients, optimiser), [batch], 0, config=TWO, ranks=joined, clock=clock)
 
     trainer.step.tubelet_loss = loss
     pause = 0.0

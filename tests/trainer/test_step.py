@@ -14,6 +14,7 @@ from data_manifests.prior_spec import ACT300
 from tests.trainer.sparse_targets import noise_batch
 from trainer.config import Config
 from trainer.distributed import Ranks
+from trainer.gradients import GradientSum
 from trainer.model import ActNet
 from trainer.optim import Average, make_optimiser, parameter_groups, set_rate
 from trainer.stages import Clock
@@ -93,7 +94,12 @@ def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CON
     with watcher, CallWatcher():
         for step in range(2):
             values = train_step(
-                Learner(model, model, optimiser), parts, step, config=config, ranks=Ranks(0, 1, device), clock=Clock()
+                Learner(model, model, GradientSum(model), optimiser),
+                parts,
+                step,
+                config=config,
+                ranks=Ranks(0, 1, device),
+                clock=Clock(),
             )
             average.update(model, step)
     return values

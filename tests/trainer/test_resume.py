@@ -1,0 +1,37 @@
+"""What a resumed run keeps of the run that it goes on with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from data_manifests.prior_spec import ACT300
+from trainer.checkpoint import CheckpointMeta
+from trainer.config import load_config
+from trainer.resume import parts_of_share
+
+META = CheckpointMeta(7, 2, ("Up", "Down"), 1 / 16, "none", ACT300, "", {})
+
+
+@pytest.mark.parametrize(
+    ("before", "processes", "accumulate", "parts"),
+    [
+        (8, 8, 0, 1),
+        (8, 4, 0, 2),
+        (8, 1, 0, 8),
+        (4, 8, 0, 1),  # more processes than there were parts
+        (8, 3, 0, 1),
+        (8, 4, 1, 1),  # as it was said
+        (8, 4, 4, 4),
+        (0, 2, 0, 1),  # a checkpoint of before parts were recorded
+    ],
+)
+def test_a_resumed_run_keeps_the_parts_of_its_steps(before: int, processes: int, accumulate: int, parts: int) -> None:
+    config = load_config("demo", {"accumulate": accumulate})
+    assert parts_of_share(dataclasses.replace(META, parts=before), config, processes) == parts
+
+
+def test_a_new_run_has_one_part_a_process_unless_told() -> None:
+    assert parts_of_share(None, load_config("demo", {}), 4) == 1
+    assert parts_of_share(None, load_config("demo", {"accumulate": 3}), 4) == 3
