@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -48,6 +48,23 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., InputError], tuple[type[InputError], str, str, str, str]]:
         return _rebuild, (type(self), self.what, self.found, self.wanted, self.todo)
+
+
+class InputErrors(InputError):
+    """Several, in one message."""
+
+    def __init__(self, errors: Sequence[InputError]) -> None:
+        self.errors = tuple(sorted(errors, key=str))
+        super().__init__("\n".join([f"{len(errors)} things are wrong", *map(str, self.errors)]))
+
+    def __reduce__(self) -> tuple[type[InputErrors], tuple[tuple[InputError, ...]]]:  # type: ignore[override]
+        return InputErrors, (self.errors,)
+
+
+def in_one(errors: Sequence[InputError]) -> InputError:
+    """One that tells of all of them."""
+    each = [one for error in errors for one in (error.errors if isinstance(error, InputErrors) else (error,))]
+    return each[0] if len(each) == 1 else InputErrors(each)
 
 
 def _rebuild(kind: type[InputError], what: str, found: str, wanted: str, todo: str) -> InputError:

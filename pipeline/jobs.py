@@ -16,7 +16,7 @@ import cv2
 import pyarrow as pa
 
 from data_manifests.card import Card
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, in_one
 from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.signals import held_back
@@ -25,6 +25,9 @@ from pipeline.annotations import Annotations, counts_frames
 from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
+
+MOST_REFUSED = 20
+"""Shards that videos may spoil before a build ends early: then it is rather the decoder, or the disk that they lie on."""
 
 
 def library_versions() -> dict[str, str]:
@@ -106,16 +109,19 @@ def shard_jobs(
 def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> Generator[BuiltShard, None, None]:
     """Builds shards, and yields them as they are finished.
 
-    After a failure no further shard is handed out; those that a worker has are finished and yielded before it is raised.
+    Those with a damaged video are told of when all others are finished: a night's work does not end at one file. After
+    another failure, or `MOST_REFUSED` of that kind, no further shard is handed out; those that a worker has are finished
+    and yielded before it is raised.
 
     Args:
         executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
 
     Raises:
-        InputError: a video is damaged, or a worker was killed.
+        InputError: videos are damaged, all that were seen in one; or a worker was killed.
         OSError: a full disk and the like. What else a job or the executor ends with is raised as it is.
     """
     failures: list[BaseException] = []
+    refused: list[InputError] = []
     if not jobs:
         return
     with _pool(min(workers, len(jobs)), executor) as pool:
@@ -131,9 +137,11 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
                 failure = future.exception()
                 if failure is None:
                     yield future.result()
+                elif isinstance(failure, InputError):
+                    refused.append(failure)
                 else:
                     failures.append(failure)
-            if failures:
+            if failures or len(refused) >= MOST_REFUSED:
                 waiting = {future for future in waiting if not future.cancel()}
     if failures and isinstance(failures[0], BrokenExecutor):
         raise InputError(
@@ -143,6 +151,8 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
         ) from failures[0]
     if failures:
         raise failures[0]
+    if refused:
+        raise in_one(refused)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Integer
 
-from data_manifests.errors import InputError
+from data_manifests.errors import InputError, in_one
 from data_manifests.layout import (
     ARRAYS,
     FORMAT_VERSION,
@@ -111,7 +111,7 @@ def build_shard(job: ShardJob) -> BuiltShard:
     """Builds a shard beside its place, and flushes it. The build that holds the store's lock puts it there.
 
     Raises:
-        InputError: a video is damaged or does not fit its annotations, nothing is left behind then; or the store is not
+        InputError: videos are damaged or do not fit their annotations, nothing is left behind then; or the store is not
             on this machine.
     """
     if not job.store.is_dir():
@@ -161,12 +161,17 @@ class _ShardWriter:
                 self.streams[name] = stack.enter_context(stream)
             for name in ("frames/offsets", "targets/offsets"):
                 self.streams[name].append(np.zeros(1, np.int64))
+            refused: list[InputError] = []
             for video in self.job.videos:
                 try:
                     self._add_video(video, grid)
+                except InputError as error:
+                    refused.append(error)  # the others are looked at too, so that all are told of at once
                 except Exception as error:
                     error.add_note(f"while building video {video.video_id} into shard {self.job.name}")
                     raise
+            if refused:
+                raise in_one(refused)
             for stream in self.streams.values():
                 stream.close()
         self._write_tables()

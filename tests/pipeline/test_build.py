@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,18 +177,46 @@ def test_a_full_disk(small_root: Path, small_store: Path, tmp_path: Path) -> Non
     assert tree(tmp_path / "s") == tree(small_store)
 
 
-def test_a_damaged_video_is_named_and_the_rest_stays(small_root: Path, small_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_videos_are_named_all_at_once_and_the_rest_is_built(
+    small_root: Path, small_store: Path, tmp_path: Path, workers: int
+) -> None:
     root, store = tmp_path / "d", tmp_path / "s"
     shutil.copytree(small_root, root)
-    video = root / "videos" / "Run" / "v_4.avi"
-    whole = video.read_bytes()
-    video.write_bytes(whole[: len(whole) // 2])
-    message = refusal(build_small, root, store)
-    assert "Run/v_4" in message
-    assert load_manifest(store).unfinished == ["train-00001"]
-    video.write_bytes(whole)
-    assert build_small(root, store).shards == 1
+    videos = {name: root / "videos" / f"{name}.avi" for name in ("Jump/t_0", "Jump/t_1", "Run/v_4")}
+    whole = {video: video.read_bytes() for video in videos.values()}
+    for video, content in whole.items():
+        video.write_bytes(content[: len(content) // 2])
+    message = refusal(build_small, root, store, workers=workers)
+    assert message.startswith("3 things are wrong\n")
+    assert [message.index(name) for name in videos] == sorted(message.index(name) for name in videos)
+    assert load_manifest(store).unfinished == ["test-00000", "train-00001"]
+    for video, content in whole.items():
+        video.write_bytes(content)
+    assert build_small(root, store).shards == 2
     assert tree(store) == tree(small_store)
+
+
+class _OnlyTheFirst(Here):
+    """Never comes to the other jobs."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        begun, self._begun = self._begun, True
+        return Future() if begun else super().submit(fn, *args, **kwargs)
+
+
+def test_where_hardly_a_video_can_be_read_a_build_ends_early(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, store = tmp_path / "d", tmp_path / "s"
+    shutil.copytree(small_root, root)
+    (root / "videos" / "Jump" / "t_0.avi").write_bytes(b"")
+    monkeypatch.setattr(jobs, "MOST_REFUSED", 1)
+    assert "Jump/t_0" in refusal(build_small, root, store, executor=_OnlyTheFirst())
+    assert load_manifest(store).unfinished == SHARDS
 
 
 def test_a_damaged_video_may_be_left_out_afterwards(small_root: Path, tmp_path: Path) -> None:
