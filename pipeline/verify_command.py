@@ -78,21 +78,15 @@ def _verify(
         for line in mend(findings):
             click.echo(line)
         findings = find()
-    if findings and all(finding.planned for finding in findings):
+    wrong = [finding for finding in findings if finding.what != FOREIGN]  # which harms nobody: a .DS_Store, notes
+    if wrong and all(finding.planned for finding in wrong):
         raise InputError(
             f"the store at {place} is not finished", found="nothing wrong in what is there" + ("" if deep else SHALLOW),
             todo="run its build again: it goes on from there",
         )  # fmt: skip
-    foreign = [finding.file for finding in findings if finding.what == FOREIGN]
-    if foreign and len(foreign) == len(findings):
+    if wrong:
         raise InputError(
-            f"what is no part of the store lies at {place}", found=", ".join(foreign[:5]),
-            wanted="nothing else there; of the store itself nothing is wrong" + ("" if deep else SHALLOW),
-            todo="move it away, or let it lie: it is never read, nor removed",
-        )  # fmt: skip
-    if findings:
-        raise InputError(
-            f"the store at {place} is damaged", found=f"{len(findings)} findings", wanted="none",
+            f"the store at {place} is damaged", found=f"{len(wrong)} findings", wanted="none",
             todo=f"run verify with --repair and {source}" if mend is None else "build it again in another place",
         )  # fmt: skip
     click.echo(f"nothing wrong at {place}" + ("" if deep else SHALLOW))

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from data_manifests.card import load_card
+from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES
 from data_manifests.manifest import load_manifest
+from pipeline.__main__ import cli
 from pipeline.build import only_build
 from pipeline.verify import FOREIGN, STRANGE, Finding, repair, verify
 from tests.pipeline.small_store import SHARDS, Here, build_small, refusal, tree
@@ -203,3 +206,14 @@ def test_progress_covers_every_byte(store: Path) -> None:
     assert sum(done for done, _ in steps) == steps[0][1]
     files = [p for p in store.rglob("*") if p.is_file() and "manifest" not in p.name]
     assert steps[0][1] == np.sum([p.stat().st_size for p in files])
+
+
+def test_what_is_somebodys_is_told_of_and_is_no_damage(store: Path) -> None:
+    (store / ".DS_Store").write_bytes(b"Bud1")
+    told = CliRunner().invoke(cli, ["verify", str(store), "--deep"])
+    assert told.exit_code == 0, told.output
+    assert ".DS_Store: no part of a store lies here" in told.output
+    next(store.glob("shards/*/frames/bytes/c/0")).unlink()
+    told = CliRunner().invoke(cli, ["verify", str(store)])
+    assert isinstance(told.exception, InputError)
+    assert "1 findings" in told.exception.found
