@@ -103,7 +103,7 @@ def _steps_of_a_rank(rank: int, tell: Connection, layout: str) -> None:
     dist.barrier()
 
 
-@pytest.mark.parametrize("world", [2, 3, 6])
+@pytest.mark.parametrize("world", [3, 6])
 def test_parts_of_several_processes(world: int, layout_and_sum: tuple[str, list[np.ndarray]]) -> None:
     layout, expected = layout_and_sum
     started = ranks.start(world, _steps_of_a_rank, layout)
