@@ -51,20 +51,21 @@ class InputError(Exception):
 
 
 class InputErrors(InputError):
-    """Several, in one message."""
+    """Some, in one message."""
+
+    MOST = 30
 
     def __init__(self, errors: Sequence[InputError]) -> None:
         self.errors = tuple(sorted(errors, key=str))
-        super().__init__("\n".join([f"{len(errors)} things are wrong", *map(str, self.errors)]))
+        texts = list(map(str, self.errors[: self.MOST]))
+        if len(errors) > 1:
+            texts.insert(0, f"{len(errors)} things are wrong")
+        if len(errors) > self.MOST:
+            texts.append(f"and {len(errors) - self.MOST} more")
+        super().__init__("\n".join(texts))
 
     def __reduce__(self) -> tuple[type[InputErrors], tuple[tuple[InputError, ...]]]:  # type: ignore[override]
         return InputErrors, (self.errors,)
-
-
-def in_one(errors: Sequence[InputError]) -> InputError:
-    """One that tells of all of them."""
-    each = [one for error in errors for one in (error.errors if isinstance(error, InputErrors) else (error,))]
-    return each[0] if len(each) == 1 else InputErrors(each)
 
 
 def _rebuild(kind: type[InputError], what: str, found: str, wanted: str, todo: str) -> InputError:

@@ -6,6 +6,7 @@ import importlib.metadata
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -16,7 +17,7 @@ import cv2
 import pyarrow as pa
 
 from data_manifests.card import Card
-from data_manifests.errors import InputError, in_one
+from data_manifests.errors import InputError, InputErrors
 from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.signals import held_back
@@ -27,7 +28,8 @@ from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
 
 MOST_REFUSED = 20
-"""Shards that videos may spoil before a build ends early: then it is rather the decoder, or the disk that they lie on."""
+"""Shards that damaged videos may spoil, or a tenth of those that are finished if that is more, before a build ends early:
+then it is rather the decoder, or the disk that they lie on."""
 
 
 def library_versions() -> dict[str, str]:
@@ -109,19 +111,21 @@ def shard_jobs(
 def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> Generator[BuiltShard, None, None]:
     """Builds shards, and yields them as they are finished.
 
-    Those with a damaged video are told of when all others are finished: a night's work does not end at one file. After
-    another failure, or `MOST_REFUSED` of that kind, no further shard is handed out; those that a worker has are finished
-    and yielded before it is raised.
+    Damaged videos are told of when the shards without one are finished: a night's work does not end at one file. After
+    another failure, or where they are too many (`MOST_REFUSED`), no further shard is handed out; those that a worker has
+    are finished and yielded before it is raised.
 
     Args:
         executor: anything with the interface of `concurrent.futures`; by default a pool of `workers` processes.
 
     Raises:
-        InputError: videos are damaged, all that were seen in one; or a worker was killed.
+        InputErrors: videos are damaged.
+        InputError: a worker was killed, or lacks the store or the dataset.
         OSError: a full disk and the like. What else a job or the executor ends with is raised as it is.
     """
     failures: list[BaseException] = []
-    refused: list[InputError] = []
+    refused: list[InputErrors] = []
+    finished = 0
     if not jobs:
         return
     with _pool(min(workers, len(jobs)), executor) as pool:
@@ -136,13 +140,17 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
             for future in done:
                 failure = future.exception()
                 if failure is None:
+                    finished += 1
                     yield future.result()
-                elif isinstance(failure, InputError):
+                elif isinstance(failure, InputErrors):
                     refused.append(failure)
                 else:
                     failures.append(failure)
-            if failures or len(refused) >= MOST_REFUSED:
+            if failures or len(refused) >= max(MOST_REFUSED, finished // 10):
                 waiting = {future for future in waiting if not future.cancel()}
+    videos = InputErrors([error for of_shard in refused for error in of_shard.errors])
+    if failures and refused:
+        print(f"error: {videos}", file=sys.stderr)
     if failures and isinstance(failures[0], BrokenExecutor):
         raise InputError(
             "a worker process died",
@@ -152,7 +160,7 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
     if failures:
         raise failures[0]
     if refused:
-        raise in_one(refused)
+        raise videos
 
 
 @contextmanager

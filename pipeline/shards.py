@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Integer
 
-from data_manifests.errors import InputError, in_one
+from data_manifests.errors import InputError, InputErrors
 from data_manifests.layout import (
     ARRAYS,
     FORMAT_VERSION,
@@ -111,15 +111,16 @@ def build_shard(job: ShardJob) -> BuiltShard:
     """Builds a shard beside its place, and flushes it. The build that holds the store's lock puts it there.
 
     Raises:
-        InputError: videos are damaged or do not fit their annotations, nothing is left behind then; or the store is not
-            on this machine.
+        InputErrors: videos are damaged or do not fit their annotations; nothing is left behind then.
+        InputError: the store or the dataset is not on this machine.
     """
-    if not job.store.is_dir():
-        raise InputError(
-            f"{job.store} is not there on {os.uname().nodename}, which was to build {job.name}",
-            wanted="a store and a dataset at the same paths on all machines",
-            todo="use a file system that all of them share",
-        )
+    for folder in (job.store, job.root):
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is not there on {os.uname().nodename}, which was to build {job.name}",
+                wanted="a store and a dataset at the same paths on all machines",
+                todo="use a file system that all of them share",
+            )
     making = job.store / BUILDING / f"{job.name}.{uuid.uuid4().hex}"  # a killed build's worker may still write its own
     making.mkdir(parents=True)
     try:
@@ -171,7 +172,7 @@ class _ShardWriter:
                     error.add_note(f"while building video {video.video_id} into shard {self.job.name}")
                     raise
             if refused:
-                raise in_one(refused)
+                raise InputErrors(refused)
             for stream in self.streams.values():
                 stream.close()
         self._write_tables()

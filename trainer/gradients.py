@@ -10,9 +10,9 @@ from trainer.model import ActNet
 
 
 class GradientSum:
-    """Adds in float64 and rounds once, so that the order of the terms counts for nothing.
+    """Adds in float64 and rounds once, so that the order of the terms counts for nothing, all but always.
 
-    float32 has 24 bits and float64 53: the sum is exact while the terms of an element are within 2^28 of one another.
+    float32 has 24 bits and float64 53: the sum of a few terms is exact while they are within some 2^26 of one another.
     Sums in float32 differ in their last bit with the number of processes, and training makes much of that within steps.
     """
 

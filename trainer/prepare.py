@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -168,7 +168,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         if newest is None:
             with open(job.out / "weights.txt", "w") as file:
                 report(origins, lambda line: print(line, file=file))
-        write_record(job, config, store, model, ranks)
+        write_record(job, replace(config, accumulate=parts), store, model, ranks)
     if ranks.first:
         print(
             f"training on {store.clips} clips of {job.store}, K = {model.K}, {model.classes} classes, "

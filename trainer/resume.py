@@ -52,18 +52,22 @@ def newest_of_run(job: Job) -> Path | None:
 
 
 def parts_of_share(of: CheckpointMeta | None, config: Config, processes: int) -> int:
-    """In how many parts a process computes its share of a step: so many that a resumed run's steps are the sums they were.
+    """In how many parts a process computes its share of a step.
 
-    That is possible where the parts of a step can be dealt out evenly, and unless `--accumulate` says otherwise.
+    Unless `--accumulate` says how many, a resumed run's steps have the parts that they had, or if those cannot be dealt out
+    evenly, smaller ones: a process never needs more memory than before.
     """
-    if config.accumulate or of is None or of.parts % processes:
+    if config.accumulate or of is None:
         return max(1, config.accumulate)
-    return max(1, of.parts // processes)
+    if not of.parts:  # a checkpoint from before they were recorded
+        return max(1, of.config.get("accumulate", 1))
+    least = -(-of.parts // processes)
+    return next((n for n in range(least, config.batch) if config.batch % (processes * n) == 0), least)
 
 
 def changed_settings(of: CheckpointMeta, config: Config) -> str:
-    """The settings that are not what they were."""
-    now = dataclasses.asdict(config)
+    """The settings that are not what they were; of the parts of a step `parts_of_share` sees to it."""
+    now = {name: value for name, value in dataclasses.asdict(config).items() if name != "accumulate"}
     before = {name: of.config.get(name, value) for name, value in now.items()}
     return "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
 

@@ -174,7 +174,8 @@ def _from_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    plain = dataclasses.replace(config, accumulate=max(1, config.accumulate))
+    return json.loads(json.dumps(dataclasses.asdict(plain)))
 
 
 def _nearest(config: dict[str, Any]) -> str:

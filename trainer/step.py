@@ -88,6 +88,8 @@ def train_step(
             clock.at("backward")
             losses.total.backward()
         if not to_the_end:
+            if ranks.count > 1:
+                clock.at("all-reduce")
             gradients.put_aside()
         sums += torch.stack([losses.total, losses.loc, losses.conf]).detach()
     if clock.apart and ranks.count > 1:

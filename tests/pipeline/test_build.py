@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipeline import jobs
 from pipeline.build import LOCK, build, only_build
 from pipeline.decoding import Decoding
 from pipeline.jobs import run_jobs
+from pipeline.shards import BuiltShard, ShardJob
 from pipeline.verify import verify
 from tests.pipeline.own_data import tube_rows
 from tests.pipeline.small_store import SHARDS, VIDEOS, Here, build_small, plan_small, refusal, tree
@@ -217,6 +219,37 @@ def test_where_hardly_a_video_can_be_read_a_build_ends_early(
     monkeypatch.setattr(jobs, "MOST_REFUSED", 1)
     assert "Jump/t_0" in refusal(build_small, root, store, executor=_OnlyTheFirst())
     assert load_manifest(store).unfinished == SHARDS
+
+
+def test_damaged_videos_are_named_also_if_the_disk_fails_then(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    root, build_shard = tmp_path / "d", jobs.build_shard
+    shutil.copytree(small_root, root)
+    (root / "videos" / "Jump" / "t_0.avi").write_bytes(b"")
+
+    def fails(job: ShardJob) -> BuiltShard:
+        if job.name == "train-00000":
+            raise OSError(errno.EIO, "of this test")
+        return build_shard(job)
+
+    monkeypatch.setattr(jobs, "build_shard", fails)
+    with pytest.raises(OSError, match="of this test"):
+        build_small(root, tmp_path / "s")
+    assert "Jump/t_0" in capsys.readouterr().err
+
+
+def test_a_dataset_that_a_worker_does_not_see_is_told_once(small_root: Path, tmp_path: Path, monkeypatch) -> None:
+    root, build_shard = tmp_path / "d", jobs.build_shard
+    shutil.copytree(small_root, root)
+
+    def elsewhere(job: ShardJob) -> BuiltShard:
+        return build_shard(replace(job, root=tmp_path / "not mounted"))
+
+    monkeypatch.setattr(jobs, "build_shard", elsewhere)
+    told = refusal(build_small, root, tmp_path / "s")
+    assert told.startswith(f"{tmp_path / 'not mounted'} is not there on ")
+    assert told.count("not there") == 1
 
 
 def test_a_damaged_video_may_be_left_out_afterwards(small_root: Path, tmp_path: Path) -> None:

@@ -103,13 +103,16 @@ def _steps_of_a_rank(rank: int, tell: Connection, layout: str) -> None:
     dist.barrier()
 
 
-@pytest.mark.parametrize("world", [3, 6])
+@pytest.mark.parametrize("world", [2, 3])
 def test_parts_of_several_processes(world: int, layout_and_sum: tuple[str, list[np.ndarray]]) -> None:
     layout, expected = layout_and_sum
     started = ranks.start(world, _steps_of_a_rank, layout)
-    for _ in range(2):
-        for _, told in started:
-            assert _equal(told.recv(), expected)
-    for process, _ in started:
-        process.join(60)
-        assert process.exitcode == 0
+    try:
+        sums = [told.recv() for _ in range(2) for _, told in started]
+        for process, _ in started:
+            process.join(60)
+    finally:
+        for process, _ in started:
+            process.kill()  # one that waits for another that failed
+    assert all(_equal(told, expected) for told in sums)
+    assert [process.exitcode for process, _ in started] == [0] * world

@@ -21,15 +21,19 @@ META = CheckpointMeta(7, 2, ("Up", "Down"), 1 / 16, "none", ACT300, "", {})
         (8, 4, 0, 2),
         (8, 1, 0, 8),
         (4, 8, 0, 1),  # more processes than there were parts
-        (8, 3, 0, 1),
+        (8, 3, 0, 4),  # of 24 clips: parts of two, before of three
         (8, 4, 1, 1),  # as it was said
         (8, 4, 4, 4),
         (0, 2, 0, 1),  # a checkpoint of before parts were recorded
     ],
 )
 def test_a_resumed_run_keeps_the_parts_of_its_steps(before: int, processes: int, accumulate: int, parts: int) -> None:
-    config = load_config("demo", {"accumulate": accumulate})
+    config = load_config("demo", {"accumulate": accumulate, "batch": 24})
     assert parts_of_share(dataclasses.replace(META, parts=before), config, processes) == parts
+
+
+def test_an_older_checkpoint_told_the_parts_among_its_settings() -> None:
+    assert parts_of_share(dataclasses.replace(META, config={"accumulate": 4}), load_config("demo", {}), 2) == 4
 
 
 def test_a_new_run_has_one_part_a_process_unless_told() -> None:
