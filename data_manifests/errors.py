@@ -51,7 +51,7 @@ class InputError(Exception):
 
 
 class InputErrors(InputError):
-    """Some, in one message."""
+    """Any number of them in one message, by the order of their texts, which are those of the first `MOST`."""
 
     MOST = 30
 
