@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
     store: Store
     learner: Learner
     average: Average | None
-    batches: Iterator[Batch]
+    batches: Generator[Batch]
     parts: int
     all_parts: int
     start: int

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from data_manifests.errors import InputError
@@ -39,7 +39,7 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
         InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
     """
     run = prepare(job, config, ranks)
-    with run.lock or nullcontext():
+    with run.lock or nullcontext(), closing(run.batches):  # whose processes end now, not when Python collects garbage
         return _go_through(run, job, config, ranks)
 
 

@@ -7,6 +7,7 @@ import errno
 import functools
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -701,6 +702,23 @@ def test_a_clip_that_one_rank_cannot_read_stops_both(tiny_store: Path, tmp_path:
     assert "frame 0 of video" in ended.stderr
     assert ended.stderr.count("error: another process of this run stopped") == 1
     assert ended.stderr.count("Traceback") <= 1  # torchrun's own
+
+
+def test_the_loaders_workers_end_with_the_training(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the process, which may be a notebook's, nor when nothing of the run is left: tracebacks hold it for long."""
+    import trainer.training
+
+    real, held, before = trainer.training._go_through, [], set(multiprocessing.active_children())
+
+    def hold(*run: object) -> bool:
+        held.append(run)
+        return real(*run)
+
+    monkeypatch.setattr(trainer.training, "_go_through", hold)
+    _train(tiny_store, tmp_path, workers=1, iterations=1)
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_signals_that_reach_the_loaders_workers_too(tiny_store: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 import torch
@@ -68,7 +68,7 @@ class Loader:
         self._shape = (self._share.size, opened.meta.K, opened.meta.image_size, opened.meta.image_size, 3)
         self._workers, self._pin = workers, pin
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         """Endless. A batch's pixels stay as they are for as long as anybody holds them.
 
         Raises:
