@@ -148,8 +148,10 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
                     failures.append(failure)
             if failures or len(refused) >= max(MOST_REFUSED, finished // 10):
                 waiting = {future for future in waiting if not future.cancel()}
-    videos = InputErrors([error for of_shard in refused for error in of_shard.errors])
-    if failures and refused:
+    if refused:
+        videos = InputErrors([error for of_shard in refused for error in of_shard.errors])
+        if not failures:
+            raise videos
         print(f"error: {videos}", file=sys.stderr)
     if failures and isinstance(failures[0], BrokenExecutor):
         raise InputError(
@@ -159,8 +161,6 @@ def run_jobs(jobs: list[ShardJob], workers: int, executor: Executor | None) -> G
         ) from failures[0]
     if failures:
         raise failures[0]
-    if refused:
-        raise videos
 
 
 @contextmanager

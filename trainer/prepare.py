@@ -54,10 +54,9 @@ class Job:
 class Prepared(NamedTuple):
     """A run about to take step `start`.
 
-    `batches` are this rank's, from that step on, `parts` of them a step, and `all_parts` with those of the other ranks;
-    `best` is the best validation figure so far, and `validated` the digest of the store that it was measured on;
-    `unscored` says that the checkpoint gone on from is still to be validated; only the first rank has a log, and a lock of
-    the run's folder.
+    `batches` are this rank's, from that step on, `parts` of them a step; `best` is the best validation figure so far, and
+    `validated` the digest of the store that it was measured on; `unscored` says that the checkpoint gone on from is still to
+    be validated; only the first rank has a log, and a lock of the run's folder.
     """
 
     store: Store
@@ -65,7 +64,6 @@ class Prepared(NamedTuple):
     average: Average | None
     batches: Generator[Batch]
     parts: int
-    all_parts: int
     start: int
     best: float | None
     validated: str
@@ -196,9 +194,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         network = torch.compile(network)
     network.train()
     learner = Learner(network, model, gradients, optimiser)
-    return Prepared(
-        store, learner, average, iter(loader), parts, all_parts, start, best, validated_on, unscored, log, lock
-    )
+    return Prepared(store, learner, average, iter(loader), parts, start, best, validated_on, unscored, log, lock)
 
 
 def _parallel(model: ActNet, config: Config) -> DistributedDataParallel:

@@ -70,7 +70,7 @@ def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
         better = best is None or figure > best
         best = figure if better else best
         if log is not None:
-            _save(run, job.checkpoints, config, done, best, list(log.gathered), as_best=better)
+            _save(run, job.checkpoints, config, ranks, done, best, list(log.gathered), as_best=better)
 
     lag = LAG if ranks.device.type == "cuda" else 0  # a CPU waits for nothing
     with stop:
@@ -91,7 +91,7 @@ def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
                 stopped = read(0) or stopped
                 _check_finite(learner.model, step, job.checkpoints)
                 if log is not None:  # before the validation, which takes its time
-                    _save(run, job.checkpoints, config, done, best, list(log.gathered), unscored=scored)
+                    _save(run, job.checkpoints, config, ranks, done, best, list(log.gathered), unscored=scored)
                 if scored and not stopped:
                     validate(done)
             if stopped:
@@ -187,6 +187,7 @@ def _save(
     run: Prepared,
     folder: Path,
     config: Config,
+    ranks: Ranks,
     done: int,
     best: float | None,
     unlogged: list,
@@ -202,7 +203,7 @@ def _save(
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
-        run.store.clips, unscored, run.validated, run.all_parts,
+        run.store.clips, unscored, run.validated, run.parts * ranks.count,
     )  # fmt: skip
     path = checkpoint_path(folder, done)
     for name in [folder / "best.pt", path] if as_best else [path]:
