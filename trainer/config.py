@@ -48,7 +48,7 @@ class Config:
     clip_norm: float = 0.0
     "gradients are scaled down to this norm; 0: never"
     accumulate: int = 0
-    "parts a process' share of a batch is computed in; 0: 1, or as resumed"
+    "parts of a process' share of a step; 0: two a step, or as resumed"
     distort: bool = True
     "colour distortion"
     seed: int = 0

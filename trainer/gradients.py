@@ -10,13 +10,18 @@ from trainer.model import ActNet
 
 
 class GradientSum:
-    """Adds in float64 and rounds once, so that the order of the terms counts for nothing, all but always.
+    """Rounds once, so that the order of the terms counts for nothing, all but always.
 
-    float32 has 24 bits and float64 53: the sum of a few terms is exact while they are within some 2^26 of one another.
-    Sums in float32 differ in their last bit with the number of processes, and training makes much of that within steps.
+    float32 does so with two terms. Of more it rounds each sum, and training makes much of a last bit within steps; they
+    are added in float64, whose 53 bits hold a few terms exactly while those are within some 2^26 of one another.
+
+    Args:
+        model: whose gradients.
+        parts: terms of a step's sum, over all processes.
     """
 
-    def __init__(self, model: ActNet) -> None:
+    def __init__(self, model: ActNet, parts: int) -> None:
+        self._dtype = torch.float64 if parts > 2 else torch.float32
         self._parameters = list(model.parameters())
         self._aside: dict[Tensor, Tensor] = {}
 
@@ -32,7 +37,7 @@ class GradientSum:
             if parameter in self._aside:
                 self._aside[parameter] += parameter.grad
             else:
-                self._aside[parameter] = parameter.grad.double()
+                self._aside[parameter] = parameter.grad.to(self._dtype)
             parameter.grad = None
 
     def finish(self, ranks: Ranks) -> None:
@@ -47,7 +52,7 @@ class GradientSum:
 def _add_bucket(sums: GradientSum, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """See `DistributedDataParallel.register_comm_hook`, which reads the annotations: in this file they are no strings."""
     flat = bucket.buffer()
-    wide = flat.double()
+    wide = flat.to(sums._dtype)
     for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True):
         aside = sums._aside.pop(parameter, None)
         if aside is not None:

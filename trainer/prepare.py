@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -133,7 +133,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             "otherwise (--accumulate says how many a process has)",
             flush=True,
         )
-    elif ranks.first and parts != max(1, config.accumulate):
+    elif ranks.first and of is not None and parts > 1 and not config.accumulate:
         print(f"{parts} parts a process: a step's gradients stay the sum of {all_parts} (--accumulate)", flush=True)
     if not ranks.agree("start", start):
         raise InputError(
@@ -166,7 +166,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         if newest is None:
             with open(job.out / "weights.txt", "w") as file:
                 report(origins, lambda line: print(line, file=file))
-        write_record(job, replace(config, accumulate=parts), store, model, ranks)
+        write_record(job, config, store, model, ranks, all_parts)
     if ranks.first:
         print(
             f"training on {store.clips} clips of {job.store}, K = {model.K}, {model.classes} classes, "
@@ -186,7 +186,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             split = ", ".join(sorted(set(videos["split"].to_pylist())))
             print(f"validating on {videos.num_rows} {split} videos of {job.val_store}", flush=True)
     network: Any = model
-    gradients = GradientSum(model)
+    gradients = GradientSum(model, all_parts)
     if ranks.count > 1:
         network = _parallel(model, config)
         gradients.over_ranks(network)

@@ -51,17 +51,24 @@ def newest_of_run(job: Job) -> Path | None:
     return newest
 
 
+PARTS = 2
+"""Of a new run's steps, which one process and two then compute to the same bits, at no cost that was seen."""
+
+
 def parts_of_share(of: CheckpointMeta | None, config: Config, processes: int) -> int:
     """In how many parts a process computes its share of a step.
 
-    Unless `--accumulate` says how many, a resumed run's steps have the parts that they had, or if those cannot be dealt out
-    evenly, smaller ones: a process never needs more memory than before.
+    Unless `--accumulate` says how many, a new run's steps have `PARTS`, or one if it normalises over the clips of a part; a
+    resumed run's have the parts that they had, or if those cannot be dealt out evenly, smaller ones: a process never needs
+    more memory than before.
     """
-    if config.accumulate or of is None:
-        return max(1, config.accumulate)
-    if not of.parts:  # a checkpoint from before they were recorded
-        return max(1, of.config.get("accumulate", 1))
-    least = -(-of.parts // processes)
+    if config.accumulate:
+        return config.accumulate
+    if of is None:
+        before = PARTS if config.norm == "none" and config.batch % PARTS == 0 else 1
+    else:  # older checkpoints say it among their settings
+        before = of.parts or processes * max(1, of.config.get("accumulate", 1))
+    least = -(-before // processes)
     return next((n for n in range(least, config.batch) if config.batch % (processes * n) == 0), least)
 
 

@@ -48,9 +48,10 @@ def only_run(out: Path) -> IO[str]:
     return lock
 
 
-def write_record(job: Job, config: Config, store: Store, model: ActNet, ranks: Ranks) -> None:
+def write_record(job: Job, config: Config, store: Store, model: ActNet, ranks: Ranks, parts: int) -> None:
     """Writes `run.json` into the run's folder: the preset's name, all settings, and what else decides the run.
 
+    `parts` is of a step, over all processes.
     A run that is resumed without `--init` keeps the file that it began with.
     """
     place = job.out / RECORD
@@ -60,7 +61,7 @@ def write_record(job: Job, config: Config, store: Store, model: ActNet, ranks: R
         "classes": model.classes, "store": str(job.store), "split": job.split, "store_digest": store.meta.digest,
         "clips": store.clips, "init": str(job.init or before.get("init", "random weights")),
         "weights": sum(parameter.numel() for parameter in model.parameters()),
-        "processes": f"{ranks.count} x {ranks.device.type}",
+        "processes": f"{ranks.count} x {ranks.device.type}", "parts": parts,
     }  # fmt: skip
     write_atomically(place, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -174,8 +175,7 @@ def _from_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    plain = dataclasses.replace(config, accumulate=max(1, config.accumulate))
-    return json.loads(json.dumps(dataclasses.asdict(plain)))
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _nearest(config: dict[str, Any]) -> str:

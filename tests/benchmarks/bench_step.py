@@ -23,6 +23,7 @@ from trainer.host_memory import keep_freed_memory
 from trainer.model import ActNet
 from trainer.model.initial import initialise
 from trainer.optim import make_optimiser, parameter_groups, set_rate
+from trainer.resume import parts_of_share
 from trainer.stages import Clock
 from trainer.step import Learner, train_step
 
@@ -59,14 +60,16 @@ def _row(
     optimiser = make_optimiser(parameter_groups(model, config), config)
     set_rate(optimiser, 1e-6)
     pin = device.type == "cuda"
-    batches = iter(Loader(store, split="train", seed=0, global_batch=batch, workers=workers, pin=pin))
-    learner = Learner(model, model, GradientSum(model), optimiser)
-    images = model.normalise(next(batches).to(device).frames)
+    parts = parts_of_share(None, config, 1)
+    batches = iter(Loader(store, split="train", seed=0, global_batch=batch, parts=parts, workers=workers, pin=pin))
+    learner = Learner(model, model, GradientSum(model, parts), optimiser)
+    images = model.normalise(torch.cat([next(batches).frames for _ in range(parts)]).to(device))
     loc_grad = torch.randn(batch, meta.priors.priors, meta.K, 4, device=device)
     conf_grad = torch.randn(batch, meta.priors.priors, len(meta.classes) + 1, device=device)
 
     def step() -> None:
-        train_step(learner, [next(batches)], 0, config=config, ranks=Ranks(0, 1, device), clock=Clock())
+        read = [next(batches) for _ in range(parts)]
+        train_step(learner, read, 0, config=config, ranks=Ranks(0, 1, device), clock=Clock())
 
     def bare() -> None:
         with torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext():

@@ -35,7 +35,7 @@ def learner(compiled: bool) -> Learner:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = make_optimiser(parameter_groups(model, CONFIG), CONFIG)
     set_rate(optimiser, CONFIG.base_lr)
-    return Learner(torch.compile(model) if compiled else model, model, GradientSum(model), optimiser)
+    return Learner(torch.compile(model) if compiled else model, model, GradientSum(model, 1), optimiser)
 
 
 def main() -> None:

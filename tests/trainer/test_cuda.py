@@ -59,7 +59,7 @@ def _learner(config: Config, device: torch.device) -> Learner:
     model.to(device)
     optimiser = make_optimiser(parameter_groups(model, config), config)
     set_rate(optimiser, config.base_lr)
-    return Learner(model, model, GradientSum(model), optimiser)
+    return Learner(model, model, GradientSum(model, max(1, config.accumulate)), optimiser)
 
 
 def _step(learner: Learner, parts: list[Batch], config: Config = CONFIG, step: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A step's gradients are the sum in float64, rounded once, whoever computes which terms, in whatever order."""
+"""A step's gradients are the sum, rounded once, whoever computes which terms, in whatever order."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _taken(model: ActNet) -> list[np.ndarray]:
     return gradients
 
 
-def _of_each_clip(layout: str) -> list[list[np.ndarray]]:
+def _of_each_clip(layout: str, clips: int = CLIPS) -> list[list[np.ndarray]]:
     model, each = _model(layout), []
-    for clip in range(CLIPS):
+    for clip in range(clips):
         _backward(model, clip)
         each.append(_taken(model))
     return each
@@ -71,7 +71,7 @@ def layout_and_sum(request: pytest.FixtureRequest) -> tuple[str, list[np.ndarray
 def test_parts_of_one_process(layout_and_sum: tuple[str, list[np.ndarray]]) -> None:
     layout, expected = layout_and_sum
     model = _model(layout)
-    sums = GradientSum(model)
+    sums = GradientSum(model, CLIPS)
     for _ in range(2):
         for clip in range(CLIPS):
             if clip:
@@ -84,11 +84,22 @@ def test_parts_of_one_process(layout_and_sum: tuple[str, list[np.ndarray]]) -> N
         assert _equal(_taken(model), expected)
 
 
+@pytest.mark.parametrize("layout", sorted(FORMATS))
+def test_the_sum_of_two_parts_is_rounded_once(layout: str) -> None:
+    model = _model(layout)
+    sums = GradientSum(model, 2)
+    _backward(model, 0)
+    sums.put_aside()
+    _backward(model, 1)
+    sums.finish(ALONE)
+    assert _equal(_taken(model), _added(_of_each_clip(layout, 2), np.float64))
+
+
 def _steps_of_a_rank(rank: int, tell: Connection, layout: str) -> None:
     """Two: after its first backward DDP lays its buckets out anew."""
     joined, model = join("cpu"), _model(layout)
     network = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    sums = GradientSum(model)
+    sums = GradientSum(model, CLIPS)
     sums.over_ranks(network)
     share = CLIPS // joined.count
     *others, last = range(rank * share, (rank + 1) * share)

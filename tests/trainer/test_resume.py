@@ -36,6 +36,17 @@ def test_an_older_checkpoint_told_the_parts_among_its_settings() -> None:
     assert parts_of_share(dataclasses.replace(META, config={"accumulate": 4}), load_config("demo", {}), 2) == 4
 
 
-def test_a_new_run_has_one_part_a_process_unless_told() -> None:
-    assert parts_of_share(None, load_config("demo", {}), 4) == 1
-    assert parts_of_share(None, load_config("demo", {"accumulate": 3}), 4) == 3
+@pytest.mark.parametrize(
+    ("batch", "processes", "norm", "parts"),
+    [
+        (8, 1, "none", 2),
+        (8, 2, "none", 1),
+        (8, 4, "none", 1),
+        (7, 1, "none", 1),
+        (1, 1, "none", 1),
+        (8, 1, "batch", 1),  # else a clip's network would depend on fewer others
+    ],
+)
+def test_a_new_runs_steps_have_two_parts(batch: int, processes: int, norm: str, parts: int) -> None:
+    assert parts_of_share(None, load_config("demo", {"batch": batch, "norm": norm}), processes) == parts
+    assert parts_of_share(None, load_config("demo", {"accumulate": 3}), processes) == 3

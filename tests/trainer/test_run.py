@@ -142,9 +142,10 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
 
 def test_it_can_be_reported(undisturbed: Path, tmp_path: Path) -> None:
     run = read_run(undisturbed)
-    told = dataclasses.replace(CONFIG, ema=0.9, accumulate=1)  # of its parts, how many they were
+    told = dataclasses.replace(CONFIG, ema=0.9)
     assert run.config == json.loads(json.dumps(dataclasses.asdict(told)))
     assert dict(run.about)["processes"] == "1 x cpu"
+    assert dict(run.about)["parts"] == "2"
     assert [value for _, value in series(run)["loss"]] == [line["loss"] for line in logged(undisturbed)]
     (undisturbed / "run.json").rename(tmp_path / "run.json")
     assert read_run(undisturbed).config == run.config, "without the record, from a checkpoint"
@@ -165,16 +166,11 @@ def test_it_learns(setting: str, tiny_store: Path, tmp_path: Path) -> None:
     assert last < 0.9 * first
 
 
-@pytest.fixture(scope="module")
-def in_parts(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `undisturbed`, with the gradients of each step accumulated clip by clip."""
-    return _train(tiny_store, tmp_path_factory.mktemp("parts"), accumulate=2, ema=0.9)
-
-
-def test_accumulated_gradients_equal_the_larger_batchs(undisturbed: Path, in_parts: Path) -> None:
+def test_accumulated_gradients_equal_the_larger_batchs(tiny_store: Path, undisturbed: Path, tmp_path: Path) -> None:
     """But for float32's rounding: where a pool's largest inputs are equal but for that, the gradient takes another of them."""
-    _assert_same(_content(in_parts, "step-00000003.pt"), _content(undisturbed, "step-00000003.pt"), within=1e-2)
-    for ours, theirs in zip(logged(in_parts), logged(undisturbed), strict=True):
+    at_once = _train(tiny_store, tmp_path, accumulate=1, ema=0.9)
+    _assert_same(_content(undisturbed, "step-00000003.pt"), _content(at_once, "step-00000003.pt"), within=1e-2)
+    for ours, theirs in zip(logged(undisturbed), logged(at_once), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
 
@@ -639,16 +635,25 @@ def _options(store: Path | str, out: Path, **changed: object) -> list[str]:
             *given, "--distort", "--no-amp", "--no-channels-last"]  # fmt: skip
 
 
-def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
-    tiny_store: Path, in_parts: Path, tmp_path: Path, capsys
+def test_two_ranks_equal_one_and_each_goes_on_where_the_other_was(
+    tiny_store: Path, undisturbed: Path, tmp_path: Path, capsys
 ) -> None:
-    """Bit for bit, as the one computes the same parts; a batch at once is rounded otherwise, see `in_parts`."""
-    ended = ranks.trained(2, _options(tiny_store, tmp_path, ema=0.9), tmp_path / "said")
-    assert [rank.code for rank in ended] == [0, 0], ended
-    assert "Warning" not in ended[0].err
-    _assert_same(_content(tmp_path), _content(in_parts))
-    for ours, theirs in zip(logged(tmp_path), logged(in_parts), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    """Bit for bit, as by default they compute the same parts."""
+
+    def two_equal_one(out: Path, said: Path) -> None:
+        ended = ranks.trained(2, _options(tiny_store, out, ema=0.9), said)
+        assert [rank.code for rank in ended] == [0, 0], ended
+        assert "Warning" not in ended[0].err
+        _assert_same(_content(out), _content(undisturbed))
+        for ours, theirs in zip(logged(out), logged(undisturbed), strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+
+    two_equal_one(tmp_path, tmp_path / "said")
+
+    begun_by_one = tmp_path / "one"
+    shutil.copytree(undisturbed, begun_by_one)
+    (begun_by_one / "checkpoints/step-00000006.pt").unlink()
+    two_equal_one(begun_by_one, tmp_path / "then")
 
     newest = tmp_path / "checkpoints/step-00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])
@@ -657,7 +662,7 @@ def test_two_ranks_equal_one_and_one_goes_on_where_two_were(
     assert f"warning: checkpoint {newest} is damaged" in told.err
     assert "2 parts a process: a step's gradients stay the sum of 2 (--accumulate)" in told.out
     assert "steps 3 to 6" in told.out
-    _assert_same(_content(tmp_path), _content(in_parts))
+    _assert_same(_content(tmp_path), _content(undisturbed))
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tiny_store: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _told(model: ActNet, monkeypatch: pytest.MonkeyPatch, before: Callable[[], o
     def run_step(clock: Clock) -> None:
         before()
         train_step(
-            Learner(model, model, GradientSum(model), optimiser), [batch], 0, config=CONFIG, ranks=ALONE, clock=clock
+            Learner(model, model, GradientSum(model, 1), optimiser), [batch], 0, config=CONFIG, ranks=ALONE, clock=clock
         )
 
     run_step(Clock())
@@ -125,7 +125,7 @@ def _profiled(rank: int, tell: Connection) -> None:
     joined, real = trainer.distributed.join("cpu"), trainer.step.tubelet_loss
     trainer.stages.WARM_UP = 0
     model = _model()
-    network, gradients = DistributedDataParallel(model), GradientSum(model)
+    network, gradients = DistributedDataParallel(model), GradientSum(model, 2)
     gradients.over_ranks(network)
     optimiser = make_optimiser(parameter_groups(model, TWO), TWO)
     set_rate(optimiser, 1e-3)

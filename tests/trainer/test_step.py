@@ -94,7 +94,7 @@ def _step(device: torch.device, watcher: TorchDispatchMode, config: Config = CON
     with watcher, CallWatcher():
         for step in range(2):
             values = train_step(
-                Learner(model, model, GradientSum(model), optimiser),
+                Learner(model, model, GradientSum(model, 2), optimiser),
                 parts,
                 step,
                 config=config,
