@@ -41,6 +41,7 @@ class CheckpointMeta:
         unscored: its validation is still to come.
         validated: content digest of the store that `best` was measured on; "": not recorded.
         parts: that a step was computed in, by all processes; 0: not recorded.
+        threads: of a process that computed on a CPU, on which its rounding depends; 0: not recorded.
     """
 
     step: int
@@ -58,6 +59,7 @@ class CheckpointMeta:
     unscored: bool = False
     validated: str = ""
     parts: int = 0
+    threads: int = 0
 
 
 def save_checkpoint(

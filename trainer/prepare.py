@@ -27,7 +27,7 @@ from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
 from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
 from trainer.place import Place
-from trainer.resume import changed_settings, check_fits, newest_of_run, parts_of_share
+from trainer.resume import changes_told, check_fits, newest_of_run, parts_of_share
 from trainer.run_record import only_run, write_record
 from trainer.step import Learner
 
@@ -115,8 +115,6 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
         if average is not None:
             load_state(average.model, content["average"] or content["model"], newest)
-        if ranks.first and (changed := changed_settings(of, config)):
-            print(f"going on with other settings (before / now): {changed}", flush=True)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
         unscored = of.unscored and validated is not None
         if validated is None:
@@ -127,14 +125,9 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             best = None
     parts = parts_of_share(of, config, ranks.count)
     all_parts = parts * ranks.count
-    if ranks.first and of is not None and of.parts not in (0, all_parts):
-        print(
-            f"note: a step's gradients are now the sum of {all_parts} parts, before of {of.parts}: they are rounded "
-            "otherwise (--accumulate says how many a process has)",
-            flush=True,
-        )
-    elif ranks.first and of is not None and parts > 1 and not config.accumulate:
-        print(f"{parts} parts a process: a step's gradients stay the sum of {all_parts} (--accumulate)", flush=True)
+    if ranks.first and of is not None:
+        for line in changes_told(of, config, ranks, parts):
+            print(line, flush=True)
     if not ranks.agree("start", start):
         raise InputError(
             "the processes found different checkpoints to go on from",

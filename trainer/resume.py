@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from data_manifests.errors import InputError
 from data_manifests.layout import MANIFEST
 from trainer.checkpoint import CheckpointMeta, checkpoint_path, newest_checkpoint, steps_saved
 from trainer.config import Config, from_json
 from trainer.data.reader import Store
+from trainer.distributed import Ranks
 
 if TYPE_CHECKING:
     from trainer.prepare import Job
@@ -72,11 +76,26 @@ def parts_of_share(of: CheckpointMeta | None, config: Config, processes: int) ->
     return next((n for n in range(least, config.batch) if config.batch % (processes * n) == 0), least)
 
 
-def changed_settings(of: CheckpointMeta, config: Config) -> str:
-    """The settings that are not what they were; of the parts of a step `parts_of_share` sees to it."""
+def changes_told(of: CheckpointMeta, config: Config, ranks: Ranks, parts: int) -> Iterator[str]:
+    """What is not as it was before a run is resumed, or stays so by `parts` of a process' share, in lines for people."""
     now = {name: value for name, value in dataclasses.asdict(config).items() if name != "accumulate"}
     before = {name: of.config.get(name, value) for name, value in now.items()}
-    return "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
+    changed = "; ".join(f"{name} {before[name]} / {now[name]}" for name in now if before[name] != now[name])
+    if changed:
+        yield f"going on with other settings (before / now): {changed}"
+    all_parts, threads = parts * ranks.count, torch.get_num_threads()
+    if of.parts not in (0, all_parts):
+        yield (
+            f"note: parts of a step {of.parts} / {all_parts} (before / now): its gradients are rounded otherwise "
+            "(--accumulate says how many a process has)"
+        )
+    elif parts > 1 and not config.accumulate:
+        yield f"{parts} parts a process: a step's gradients stay the sum of {all_parts} (--accumulate)"
+    if of.threads not in (0, threads) and ranks.device.type == "cpu":
+        yield (
+            f"note: threads of a process {of.threads} / {threads} (before / now): sums are rounded otherwise "
+            "(OMP_NUM_THREADS says how many; torchrun gives each process one)"
+        )
 
 
 def check_fits(of: CheckpointMeta, store: Store, config: Config, path: Path) -> None:

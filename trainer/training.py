@@ -9,6 +9,8 @@ import time
 from contextlib import closing, nullcontext
 from pathlib import Path
 
+import torch
+
 from data_manifests.errors import InputError
 from trainer.checkpoint import (
     CheckpointMeta,
@@ -203,7 +205,7 @@ def _save(
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
-        run.store.clips, unscored, run.validated, run.parts * ranks.count,
+        run.store.clips, unscored, run.validated, run.parts * ranks.count, torch.get_num_threads(),
     )  # fmt: skip
     path = checkpoint_path(folder, done)
     for name in [folder / "best.pt", path] if as_best else [path]:

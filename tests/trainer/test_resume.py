@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from data_manifests.prior_spec import ACT300
 from trainer.checkpoint import CheckpointMeta
 from trainer.config import load_config
-from trainer.resume import parts_of_share
+from trainer.distributed import Ranks
+from trainer.resume import changes_told, parts_of_share
 
 META = CheckpointMeta(7, 2, ("Up", "Down"), 1 / 16, "none", ACT300, "", {})
 
@@ -50,3 +52,22 @@ def test_an_older_checkpoint_told_the_parts_among_its_settings() -> None:
 def test_a_new_runs_steps_have_two_parts(batch: int, processes: int, norm: str, parts: int) -> None:
     assert parts_of_share(None, load_config("demo", {"batch": batch, "norm": norm}), processes) == parts
     assert parts_of_share(None, load_config("demo", {"accumulate": 3}), processes) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "parts", "device", "told"),
+    [
+        ({}, 1, "cpu", []),
+        ({"parts": 2}, 1, "cpu", ["note: parts of a step 2 / 1 (before / now)"]),
+        ({"parts": 2}, 2, "cpu", ["2 parts a process: a step's gradients stay the sum of 2"]),
+        ({"threads": torch.get_num_threads()}, 1, "cpu", []),
+        ({"threads": 99}, 1, "cpu", [f"note: threads of a process 99 / {torch.get_num_threads()} (before / now)"]),
+        ({"threads": 99}, 1, "cuda", []),
+        ({"config": {"seed": 5}}, 1, "cpu", ["going on with other settings (before / now): seed 5 / 0"]),
+    ],
+)
+def test_it_is_told_what_is_not_as_it_was(before: dict, parts: int, device: str, told: list[str]) -> None:
+    of = dataclasses.replace(META, **before)
+    lines = list(changes_told(of, load_config("demo", {}), Ranks(0, 1, torch.device(device)), parts))
+    assert len(lines) == len(told)
+    assert all(line.startswith(beginning) for line, beginning in zip(lines, told, strict=True))
