@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 0
+TESTERS ?= 2
 DEMO := out/demo
 
 .PHONY: install demo picture test bench faults lint
@@ -30,9 +31,9 @@ PICTURE := $(DEMO)/evaluation-K6/pictures/Rise/v_Rise_test_014.png
 picture: $(PICTURE)
 	$(BIN)/python -c "from PIL import Image; Image.open('$(PICTURE)').save('demo.jpg', quality=80, optimize=True)"
 
-# two processes of one thread each: more threads than cores only wait for one another; who is done takes over the other's tests
+# processes of one thread each: more threads than cores only wait for one another; who is done takes over the others' tests
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 # litdata without its torchvision, which it imports for images and videos of its own only
 bench: install
