@@ -69,6 +69,12 @@ def build_at(
 
 
 def _folder_and_remote(place: str, scratch: Path | None) -> tuple[Path, ObjectStore | None]:
+    if not place:
+        raise InputError(
+            "--store is empty",
+            wanted="a folder, or s3://BUCKET/PREFIX",
+            todo="see whether the variable it comes from is set",
+        )
     if not is_url(place):
         return Path(place), None
     if scratch is None:

@@ -48,7 +48,7 @@ class Config:
     clip_norm: float = 0.0
     "gradients are scaled down to this norm; 0: never"
     accumulate: int = 0
-    "parts of a process' share of a step; 0: two a step, or as resumed"
+    "parts of a process' share of a step; 0: one, or two if alone, or as resumed"
     distort: bool = True
     "colour distortion"
     seed: int = 0

@@ -56,15 +56,15 @@ def newest_of_run(job: Job) -> Path | None:
 
 
 PARTS = 2
-"""Of a new run's steps, which one process and two then compute to the same bits, at no cost that was seen."""
+"""Of a new run's steps, which one process and two then compute to the same bits."""
 
 
 def parts_of_share(of: CheckpointMeta | None, config: Config, processes: int) -> int:
     """In how many parts a process computes its share of a step.
 
-    Unless `--accumulate` says how many, a new run's steps have `PARTS`, or one if it normalises over the clips of a part; a
-    resumed run's have the parts that they had, or if those cannot be dealt out evenly, smaller ones: a process never needs
-    more memory than before.
+    Unless `--accumulate` says how many, a new run's has one, or of a single process `PARTS`: not if the clips cannot be dealt
+    out evenly, or are normalised together. A resumed run's steps have the parts that they had, or if those cannot be dealt
+    out evenly, smaller ones: a process never needs more memory than before.
     """
     if config.accumulate:
         return config.accumulate
@@ -85,11 +85,14 @@ def changes_told(of: CheckpointMeta, config: Config, ranks: Ranks, parts: int) -
         yield f"going on with other settings (before / now): {changed}"
     all_parts, threads = parts * ranks.count, torch.get_num_threads()
     if of.parts not in (0, all_parts):
+        means = (
+            "its gradients are rounded" if config.norm == "none" else "its clips, each part by itself, are normalised"
+        )
         yield (
-            f"note: parts of a step {of.parts} / {all_parts} (before / now): its gradients are rounded otherwise "
+            f"note: parts of a step {of.parts} / {all_parts} (before / now): {means} otherwise "
             "(--accumulate says how many a process has)"
         )
-    elif parts > 1 and not config.accumulate:
+    elif of.parts and not config.accumulate and parts != parts_of_share(None, config, ranks.count):
         yield f"{parts} parts a process: a step's gradients stay the sum of {all_parts} (--accumulate)"
     if of.threads not in (0, threads) and ranks.device.type == "cpu":
         yield (

@@ -107,7 +107,10 @@ def read_run(folder: Path) -> Run:
     unmeasured: dict[str, Any] = {"verdict": "", "seconds_a_step": {}}
     profile = _read_json(folder / PROFILE) if (folder / PROFILE).exists() else unmeasured
     try:
-        config, preset = _plain(from_json(record.pop("config"))), record["preset"]
+        settings, preset = record.pop("config"), record["preset"]
+        if "parts" not in record and settings.get("accumulate") == 1:  # as the default was then
+            settings["accumulate"] = 0
+        config = _plain(from_json(settings))
         K, digest = record.pop("K"), record.pop("store_digest")
         shown = {
             "K": K,

@@ -202,10 +202,11 @@ def _save(
     A run that is killed between the two finds the former unscored, and comes to the best again.
     """
     meta, (_, model, _, optimiser) = run.store.meta, run.learner
+    threads = torch.get_num_threads() if ranks.device.type == "cpu" else 0
     of = CheckpointMeta(
         done, meta.K, meta.classes, config.width, config.norm, meta.priors, meta.digest, dataclasses.asdict(config),
         best, config.fc6_dilation, tuple(tuple(map(float, reading)) for reading in unlogged),
-        run.store.clips, unscored, run.validated, run.parts * ranks.count, torch.get_num_threads(),
+        run.store.clips, unscored, run.validated, run.parts * ranks.count, threads,
     )  # fmt: skip
     path = checkpoint_path(folder, done)
     for name in [folder / "best.pt", path] if as_best else [path]:

@@ -5,6 +5,7 @@ Frames and targets come from the demo's store, read by a loader beside the train
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from tests.benchmarks.harness import Row, compare, devices
+from trainer.bfloat16 import has_bfloat16
 from trainer.config import load_config
 from trainer.data.loader import Loader
 from trainer.data.reader import Store
@@ -52,6 +54,7 @@ def _row(
 ) -> Row:
     meta = Store.open(store).meta
     config = load_config(preset, {"batch": batch, "workers": workers})
+    config = dataclasses.replace(config, amp=config.amp and has_bfloat16(device))  # as a run has it
     model = ActNet(meta.priors, len(meta.classes), meta.K, config.width, config.norm)
     initialise(model, 0)
     model.to(device)

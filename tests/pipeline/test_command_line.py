@@ -188,6 +188,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "png"], "jpeg:95"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--frames", "jpeg:095"], "jpeg:95"),
         (["build", "--dataset", "ucf101", "--root", ".", "--store", "s", "--clip-length", "17"], "1 to 16"),
+        (["build", "--dataset", "ROOT/own.toml", "--root", "ROOT", "--store", ""], "--store is empty"),
         (
             ["build", *["--dataset", "ROOT/own.toml", "--root", "ROOT", "--store", "s", "--positive-overlap", "0.4"]],
             "do not go together",

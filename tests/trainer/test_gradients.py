@@ -84,15 +84,20 @@ def test_parts_of_one_process(layout_and_sum: tuple[str, list[np.ndarray]]) -> N
         assert _equal(_taken(model), expected)
 
 
+@pytest.mark.parametrize(("parts", "kept"), [(2, torch.float32), (3, torch.float64)])
 @pytest.mark.parametrize("layout", sorted(FORMATS))
-def test_the_sum_of_two_parts_is_rounded_once(layout: str) -> None:
+def test_the_sum_of_few_parts_is_rounded_once_and_of_two_takes_half_the_memory(
+    layout: str, parts: int, kept: torch.dtype
+) -> None:
     model = _model(layout)
-    sums = GradientSum(model, 2)
-    _backward(model, 0)
-    sums.put_aside()
-    _backward(model, 1)
+    sums = GradientSum(model, parts)
+    for clip in reversed(range(parts)):
+        _backward(model, clip)
+        if clip:
+            sums.put_aside()
+            assert {aside.dtype for aside in sums._aside.values()} == {kept}
     sums.finish(ALONE)
-    assert _equal(_taken(model), _added(_of_each_clip(layout, 2), np.float64))
+    assert _equal(_taken(model), _added(_of_each_clip(layout, parts), np.float64))
 
 
 def _steps_of_a_rank(rank: int, tell: Connection, layout: str) -> None:

@@ -35,7 +35,8 @@ def test_a_resumed_run_keeps_the_parts_of_its_steps(before: int, processes: int,
 
 
 def test_an_older_checkpoint_told_the_parts_among_its_settings() -> None:
-    assert parts_of_share(dataclasses.replace(META, config={"accumulate": 4}), load_config("demo", {}), 2) == 4
+    config = load_config("demo", {"batch": 8})
+    assert parts_of_share(dataclasses.replace(META, config={"accumulate": 4}), config, 2) == 4
 
 
 @pytest.mark.parametrize(
@@ -55,19 +56,34 @@ def test_a_new_runs_steps_have_two_parts(batch: int, processes: int, norm: str, 
 
 
 @pytest.mark.parametrize(
-    ("before", "parts", "device", "told"),
+    ("before", "norm", "parts", "device", "told"),
     [
-        ({}, 1, "cpu", []),
-        ({"parts": 2}, 1, "cpu", ["note: parts of a step 2 / 1 (before / now)"]),
-        ({"parts": 2}, 2, "cpu", ["2 parts a process: a step's gradients stay the sum of 2"]),
-        ({"threads": torch.get_num_threads()}, 1, "cpu", []),
-        ({"threads": 99}, 1, "cpu", [f"note: threads of a process 99 / {torch.get_num_threads()} (before / now)"]),
-        ({"threads": 99}, 1, "cuda", []),
-        ({"config": {"seed": 5}}, 1, "cpu", ["going on with other settings (before / now): seed 5 / 0"]),
+        ({}, "none", 2, "cpu", []),
+        ({}, "none", 4, "cpu", []),  # of how many it was is not known
+        ({"parts": 1}, "none", 2, "cpu", ["note: parts of a step 1 / 2 (before / now): its gradients are rounded"]),
+        (
+            {"parts": 2},
+            "batch",
+            1,
+            "cpu",
+            ["note: parts of a step 2 / 1 (before / now): its clips, each part by itself,"],
+        ),
+        ({"parts": 2}, "none", 2, "cpu", []),
+        ({"parts": 4}, "none", 4, "cpu", ["4 parts a process: a step's gradients stay the sum of 4"]),
+        ({"threads": torch.get_num_threads()}, "none", 2, "cpu", []),
+        (
+            {"threads": 99},
+            "none",
+            2,
+            "cpu",
+            [f"note: threads of a process 99 / {torch.get_num_threads()} (before / now)"],
+        ),
+        ({"threads": 99}, "none", 2, "cuda", []),
+        ({"config": {"seed": 5}}, "none", 2, "cpu", ["going on with other settings (before / now): seed 5 / 0"]),
     ],
 )
-def test_it_is_told_what_is_not_as_it_was(before: dict, parts: int, device: str, told: list[str]) -> None:
-    of = dataclasses.replace(META, **before)
-    lines = list(changes_told(of, load_config("demo", {}), Ranks(0, 1, torch.device(device)), parts))
+def test_it_is_told_what_is_not_as_it_was(before: dict, norm: str, parts: int, device: str, told: list[str]) -> None:
+    of, config = dataclasses.replace(META, **before), load_config("demo", {"norm": norm})
+    lines = list(changes_told(of, config, Ranks(0, 1, torch.device(device)), parts))
     assert len(lines) == len(told)
     assert all(line.startswith(beginning) for line, beginning in zip(lines, told, strict=True))

@@ -36,6 +36,19 @@ def _run(folder: Path, *, seed: int = 0, steps: int = 10, restarted: int = 99, p
     return folder
 
 
+def test_a_run_of_before_parts_were_recorded_had_the_default_in_one(tmp_path: Path) -> None:
+    new, old, other = (
+        _run(tmp_path / "new"),
+        _run(tmp_path / "old", accumulate=1),
+        _run(tmp_path / "other", accumulate=2),
+    )
+    assert read_run(old).config == read_run(old).preset
+    assert read_run(old).key == read_run(new).key != read_run(other).key
+    record = json.loads((old / "run.json").read_text())
+    (old / "run.json").write_text(json.dumps(record | {"parts": 1}))
+    assert read_run(old).config["accumulate"] == 1
+
+
 def _data(page: Path) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)[1])
 
