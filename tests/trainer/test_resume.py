@@ -47,7 +47,8 @@ def test_an_older_checkpoint_told_the_parts_among_its_settings() -> None:
         (8, 4, "none", 1),
         (7, 1, "none", 1),
         (1, 1, "none", 1),
-        (8, 1, "batch", 1),  # else a clip's network would depend on fewer others
+        (8, 1, "batch", 1),  # else a clip would be normalised with fewer others
+        (4, 4, "batch", 1),
     ],
 )
 def test_a_new_runs_steps_have_two_parts(batch: int, processes: int, norm: str, parts: int) -> None:
