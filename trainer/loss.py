@@ -64,12 +64,12 @@ def tubelet_loss(
     """
     B, P, labels = conf.shape
     K = loc.shape[2]
-    row = sample * P + prior
+    row = torch.add(prior, sample, alpha=P)
     loc_sum = F.smooth_l1_loss(loc.reshape(B * P, K, 4).index_select(0, row).float(), target, reduction="sum") / K
 
     with torch.no_grad():
         wanted = tuple(min(NEGATIVES_PER_POSITIVE * count, P) for count in positives)
-        mined, is_mined = hardest(conf, torch.cat([row, ignored_sample * P + ignored_prior]), wanted)
+        mined, is_mined = hardest(conf, torch.cat([row, torch.add(ignored_prior, ignored_sample, alpha=P)]), wanted)
         answered = torch.cat([row, mined])
         truth = torch.cat([label, is_mined.long() - 1])  # background, or UNCOUNTED
     # one gather: its backward fills the one dense gradient that the network's border needs

@@ -16,8 +16,6 @@ MOST_LOGIT = 82.0
 """Rough powers are taken of scores of at most this size: none is 0 or infinite then, nor is a sum of a hundred of them."""
 OFF = 1.07
 """By what factor, at most, odds of rough powers are off."""
-ROWS = 256
-"""Priors whose powers are held at a time: they stay in the cache."""
 _LOG2_E, _MOST = np.float32(math.log2(math.e)), np.float32(MOST_LOGIT * math.log2(math.e))
 _MOST_EXPONENT, _MOST_ODDS = np.float32(120), 3e38
 """So that only what is NaN has infinite odds."""
@@ -52,19 +50,16 @@ def hardest(
     if conf.device.type != "cpu" or torch.compiler.is_compiling():
         return composed(conf, excluded, wanted)
     B, P, _ = conf.shape
-    is_excluded = torch.zeros(B, P, dtype=torch.bool)
-    is_excluded.view(-1).index_fill_(0, excluded, True)
-    rows = torch.empty(sum(wanted), dtype=torch.int64)
-    odds = torch.full((len(rows),), -torch.inf)
-    begin = 0
-    for clip, count in enumerate(wanted):
-        if count:
-            scores, end = conf[clip].detach().float().contiguous(), begin + count
-            _take_hardest(
-                scores.numpy(), is_excluded[clip].numpy(), rows[begin:end].numpy(), odds[begin:end].numpy(), clip * P
-            )
-            begin = end
-    return rows, odds != -torch.inf
+    is_excluded = np.zeros((B, P), np.bool_)
+    is_excluded.reshape(-1)[excluded.numpy()] = True
+    borders = np.cumsum((0, *wanted))
+    rows, odds = np.empty(borders[-1], np.int64), np.full(borders[-1], -np.inf, np.float32)
+    scores = conf.detach()
+    ready = scores.dtype == torch.float32 and scores.is_contiguous()
+    for first in range(0, B, B if ready else 1):  # what must be converted is one clip's scores at a time
+        some = scores if ready else scores[first : first + 1].float().contiguous()
+        _take_hardest(some.numpy(), is_excluded, borders, rows, odds, first)
+    return torch.from_numpy(rows), torch.from_numpy(odds != -np.inf)
 
 
 def composed(
@@ -84,7 +79,18 @@ def composed(
 
 @kernel
 @no_type_check
-def _take_hardest(scores, is_excluded, rows, odds, row_of_first):
+def _take_hardest(scores, is_excluded, borders, rows, odds, first):
+    """Those of the clips that scores (C, P, labels) begin with at `first`; a clip's are borders[clip] to borders[clip + 1]."""
+    for clip in range(first, first + len(scores)):
+        begin, end = borders[clip], borders[clip + 1]
+        if begin < end:
+            of_clip = scores[clip - first]
+            _take_hardest_of(of_clip, is_excluded[clip], rows[begin:end], odds[begin:end], clip * len(of_clip))
+
+
+@kernel
+@no_type_check
+def _take_hardest_of(scores, is_excluded, rows, odds, row_of_first):
     """Fills rows (n,) with those of `hardest` of a clip's scores (P, labels), and odds with theirs or, where they run out,
     the -inf that it is given.
 
@@ -92,47 +98,50 @@ def _take_hardest(scores, is_excluded, rows, odds, row_of_first):
     largest rough odds / OFF, so none whose own are below that / OFF is one of them: of the few others they are computed.
     """
     P, labels = scores.shape
-    flat = scores.reshape(-1)
-    powers, others = np.empty((ROWS, labels), np.float32), np.empty(ROWS, np.float32)
-    but_background = np.ones(labels, np.float32)
-    but_background[0] = 0
     candidates, rough = np.empty(P, np.int64), np.empty(P, np.float32)
     count, least = 0, np.float32(-np.inf)
-    for first in range(0, P, ROWS):
-        last = min(first + ROWS, P)
-        _rough_powers(flat[first * labels : last * labels], powers.reshape(-1))
-        np.dot(powers[: last - first], but_background, others[: last - first])
-        for row in range(last - first):
-            about = others[row] / powers[row, 0]
-            if about < least or is_excluded[first + row]:
-                continue
-            candidates[count], rough[count] = first + row, about
-            count += 1
-            if about > odds[0]:
-                _replace_least(odds, rows, about, first + row)
-                least = np.float32(odds[0] / OFF**2)
+    for prior in range(P):
+        background, others = _rough_power(scores[prior, 0]), _rough_others(scores[prior])
+        if others < least * background or is_excluded[prior]:
+            continue
+        about = others / background
+        candidates[count], rough[count] = prior, about
+        count += 1
+        if about > odds[0]:
+            _replace_least(odds, rows, about, prior)
+            least = np.float32(odds[0] / OFF**2)
+    powers = np.empty(labels, np.float32)
     for place in range(len(rows)):
         odds[place], rows[place] = -np.inf, row_of_first
     for candidate in range(count):
         if not rough[candidate] < least:
             prior = candidates[candidate]
-            exact = _odds(scores[prior], powers[0])
+            exact = _odds(scores[prior], powers)
             if exact > odds[0]:
                 _replace_least(odds, rows, exact, row_of_first + prior)
 
 
 @kernel(fastmath={"contract"})
 @no_type_check
-def _rough_powers(scores, powers):
-    """Fills powers[:n] with 1 to 1.062 times e to the n scores, NaN if they are too large for that or NaN.
+def _rough_power(score):
+    """1 to 1.062 times e to this score, NaN if it is too large for that or NaN.
 
-    Of 2^(n + x), x < 1, it takes 2^n (1 + x): that is how a float has it.
+    Of 2^(n + x), x < 1, it is 2^n (1 + x): that is how a float has it.
     """
-    for i in range(len(scores)):
-        exponent = scores[i] * _LOG2_E
-        fixed = np.float32(exponent + _FIXED).view(np.int32)
-        power = np.int32((fixed << np.int32(9)) + _BIAS).view(np.float32)
-        powers[i] = power if abs(exponent) <= _MOST else np.float32(np.nan)
+    exponent = score * _LOG2_E
+    fixed = np.float32(exponent + _FIXED).view(np.int32)
+    power = np.int32((fixed << np.int32(9)) + _BIAS).view(np.float32)
+    return power if abs(exponent) <= _MOST else np.float32(np.nan)
+
+
+@kernel(fastmath={"contract", "reassoc"})
+@no_type_check
+def _rough_others(scores):
+    """The sum of the rough powers of all but background, in any order."""
+    total = np.float32(0)
+    for label in range(1, len(scores)):
+        total += _rough_power(scores[label])
+    return total
 
 
 @kernel(fastmath={"contract"})
