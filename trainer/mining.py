@@ -36,7 +36,7 @@ def hardest(
     """The priors of each clip with the largest cross-entropy against background, in any order.
 
     They are compared by their odds (1 - p) / p for the probability p of background, as float32: they grow with -log p,
-    without a logarithm. From e^83 on all may count as equal. NaN, where a score is NaN or that of background is
+    without a logarithm. From e^83 on all may count as equal, and below e^-83. NaN, where a score is NaN or that of background is
     infinite, is harder than anything: it must reach the loss, where the watch sees it.
 
     Args:
@@ -46,7 +46,12 @@ def hardest(
 
     Returns:
         N = sum(wanted) batch-wide rows, clip by clip; and which of them count, as a clip may run out of priors.
+
+    Raises:
+        ValueError: as many numbers are not wanted as there are clips.
     """
+    if len(wanted) != len(conf):
+        raise ValueError(f"{len(wanted)} numbers of negatives for {len(conf)} clips")
     if conf.device.type != "cpu" or torch.compiler.is_compiling():
         return composed(conf, excluded, wanted)
     B, P, _ = conf.shape
@@ -56,9 +61,12 @@ def hardest(
     rows, odds = np.empty(borders[-1], np.int64), np.full(borders[-1], -np.inf, np.float32)
     scores = conf.detach()
     ready = scores.dtype == torch.float32 and scores.is_contiguous()
-    for first in range(0, B, B if ready else 1):  # what must be converted is one clip's scores at a time
-        some = scores if ready else scores[first : first + 1].float().contiguous()
-        _take_hardest(some.numpy(), is_excluded, borders, rows, odds, first)
+    if ready:
+        _take_hardest(scores.numpy(), is_excluded, borders, rows, odds, 0)
+    else:  # a clip's scores at a time are converted
+        for clip in np.flatnonzero(wanted).tolist():
+            some = scores[clip : clip + 1].float().contiguous()
+            _take_hardest(some.numpy(), is_excluded, borders, rows, odds, clip)
     return torch.from_numpy(rows), torch.from_numpy(odds != -np.inf)
 
 

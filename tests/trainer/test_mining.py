@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from trainer.mining import MOST_LOGIT, OFF, _rough_power, composed, hardest
+from trainer.mining import MOST_LOGIT, OFF, _rough_others, _rough_power, composed, hardest
 
 both = pytest.mark.parametrize("mine", [hardest, composed])
 Mine = Callable[[Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]]
@@ -73,14 +73,22 @@ def test_a_row_that_counts_for_nothing_is_one_of_its_clip(mine: Mine) -> None:
 
 
 @both
-def test_the_kinds_of_scores_a_network_gives(mine: Mine) -> None:
-    conf, wanted = scores(4, 3.0), (4, 9, 2)
-    expected = mined(mine, conf, NONE, wanted)
-    assert mined(mine, conf.clone().requires_grad_(), NONE, wanted) == expected
-    assert mined(mine, conf.transpose(0, 1).contiguous().transpose(0, 1), NONE, wanted) == expected
-    half = conf.bfloat16()
-    few = exact_odds(half)[0].topk(4).values.min()
-    assert (exact_odds(half)[0, mined(mine, half, NONE, wanted)[0]] >= few * (1 - 1e-5)).all()
+@pytest.mark.parametrize("wanted", [(4, 9, 2), (0, 3, 0), (0, 0, 0)])
+def test_the_kinds_of_scores_a_network_gives(mine: Mine, wanted: tuple[int, int, int]) -> None:
+    conf = scores(4, 3.0).bfloat16().float()
+    excluded = torch.tensor([7, PRIORS - 1, PRIORS, 2 * PRIORS + 5])
+    expected = mined(mine, conf, excluded, wanted)
+    assert not {row % PRIORS for row in excluded[1:3].tolist()} & set(expected[1])
+    assert mined(mine, conf.clone().requires_grad_(), excluded, wanted) == expected
+    assert mined(mine, conf.transpose(0, 1).contiguous().transpose(0, 1), excluded, wanted) == expected
+    assert mined(mine, conf.double(), excluded, wanted) == expected
+    assert mined(mine, conf.bfloat16(), excluded, wanted) == expected
+
+
+def test_a_number_is_wanted_of_each_clip() -> None:
+    for wanted in ((3, 3), (3, 3, 3, 3)):
+        with pytest.raises(ValueError, match=f"{len(wanted)} numbers of negatives for 3 clips"):
+            hardest(scores(4, 3.0), NONE, wanted)
 
 
 @both
@@ -134,9 +142,24 @@ def test_rough_powers_are_off_by_less_than_is_said() -> None:
     powers = np.array([_rough_power(number) for number in numbers])
     off = powers / np.exp(numbers.astype(np.float64))
     assert 1 - 1e-4 < off.min() < off.max() < 1.062 < OFF
-    assert all(
-        math.isnan(_rough_power(np.float32(beyond))) for beyond in (83, -83, math.nan, math.inf, -math.inf, 1e30)
-    )
+    for beyond in (83, -83, math.nan, math.inf, -math.inf, 1e30):
+        assert math.isnan(_rough_power(np.float32(beyond)))
+
+
+@pytest.mark.parametrize("labels", [2, 5, 25, 70])
+def test_rough_sums_are_those_of_rough_powers(labels: int) -> None:
+    """They are added several at a time, and no NaN may be lost on the way."""
+    random = np.random.default_rng(0)
+    for size in (1, 30):
+        row = random.uniform(-size, size, labels).astype(np.float32)
+        assert _rough_others(row) == pytest.approx(sum(float(_rough_power(score)) for score in row[1:]), rel=1e-5)
+    for label in range(1, labels):
+        for beyond in (math.nan, math.inf, -math.inf, 83):
+            spoiled = row.copy()
+            spoiled[label] = beyond
+            assert math.isnan(_rough_others(spoiled))
+    row[0] = math.nan
+    assert not math.isnan(_rough_others(row))
 
 
 def test_scores_in_bfloat16_are_not_all_copied() -> None:
