@@ -7,6 +7,7 @@ first frame and of the first pixel, because such files differ in both.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
     """All videos of the file, also those without an annotation. A video's id is its `name`, or its `file_name`.
 
     Raises:
-        InputError: the file is no such JSON, something in it points at nothing, or a tube has a gap or two classes.
+        InputError: the file is no such JSON, an id or a video is there twice, something in it points at nothing, or a tube has a gap or two classes.
     """
     try:
-        return _read(path, json.loads(path.read_text(encoding="utf-8")), card, oddities)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return _read(path, json.loads(path.read_text(encoding="utf-8-sig")), card, oddities)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is not COCO with videos",
             found=f"{type(error).__name__}: {error}",
@@ -39,17 +40,21 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
 
 def _read(path: Path, content: dict[str, Any], card: Card, oddities: OddityCounter) -> list[RawVideo]:
     rows = BoxRows(path.name, replace(card, boxes="width-height"), oddities)
-    names = {video["id"]: str(video.get("name") or video["file_name"]) for video in content["videos"]}
-    classes = {category["id"]: str(category["name"]) for category in content["categories"]}
+    videos, categories, images = (_by_id(content, part, path.name) for part in ("videos", "categories", "images"))
+    names = {key: str(video.get("name") or video["file_name"]) for key, video in videos.items()}
+    classes = {key: str(category["name"]) for key, category in categories.items()}
+    for video_id, times in Counter(names.values()).items():
+        if times > 1:
+            raise InputError(f"{path.name} has {times} videos called {video_id}", todo="give each a name of its own")
     sizes: dict[str, tuple[int, int]] = {}
     frames = {}
     for video_id in names.values():
         rows.add_video(video_id, path.name)
-    for image in content["images"]:
-        where = f"{path.name}: image {image['id']}"
+    for image_id, image in images.items():
+        where = f"{path.name}: image {image_id}"
         video_id = _look_up(names, image["video_id"], "video", where)
-        frames[image["id"]] = video_id, int(_one_of(image, FRAME, where))
-        size = int(image["width"]), int(image["height"])
+        frames[image_id] = video_id, _whole(_one_of(image, FRAME, where), FRAME[0], where)
+        size = _whole(image["width"], "width", where), _whole(image["height"], "height", where)
         if sizes.setdefault(video_id, size) != size:
             raise InputError(
                 f"{where} of video {video_id} has another size than the images before it",
@@ -62,9 +67,31 @@ def _read(path: Path, content: dict[str, Any], card: Card, oddities: OddityCount
         video_id, frame = _look_up(frames, annotation["image_id"], "image", where)
         action = _look_up(classes, annotation["category_id"], "category", where)
         x, y, width, height = map(float, annotation["bbox"])
-        track = _one_of({**annotation.get("attributes", {}), **annotation}, TRACK, where)
+        track = _one_of(_given(annotation.get("attributes", {})) | _given(annotation), TRACK, where)
         rows.add(video_id, str(track), action, frame, (x, y, width, height), where)
     return rows.videos(sizes)
+
+
+def _by_id(content: dict[str, Any], part: str, file: str) -> dict[Any, dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in content[part]:
+        if found.setdefault(entry["id"], entry) is not entry:
+            raise InputError(
+                f"{file} has two {part} of id {entry['id']}",
+                wanted="an id of its own for each, in the whole file",
+                todo="number them anew, as when several files were put into one",
+            )
+    return found
+
+
+def _given(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _whole(value: Any, what: str, where: str) -> int:
+    if float(value) != int(value):
+        raise InputError(f"{where}: its {what} is no whole number", found=str(value), todo="mend that entry")
+    return int(value)
 
 
 def _look_up(known: dict[Any, Any], key: Any, what: str, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -132,9 +133,13 @@ def make_tables(
         counted_from: the number of a video's first frame in it, for messages.
 
     Raises:
-        InputError: a box is empty or not finite, a tube has no frames or is not in pixels, naming video, tube and frame.
+        InputError: a box is empty or not finite, a tube has no frames or is not in pixels, naming video, tube and frame;
+            or a video is there twice.
     """
     videos = sorted(raw, key=lambda video: video.video_id)
+    for video, following in itertools.pairwise(videos):
+        if video.video_id == following.video_id:
+            raise InputError(f"{source} has video {video.video_id} twice", todo="remove one, or rename it")
     video_rows: list[dict[str, object]] = []
     tube_rows: list[tuple[str, int, RawTube]] = []
     called: dict[tuple[str, int], str] = {}

@@ -68,6 +68,13 @@ def test_other_names_for_frame_and_track_give_the_same(tmp_path: Path) -> None:
     assert read(tmp_path / "1", content).tubes.equals(read(tmp_path / "2", CONTENT).tubes)
 
 
+def test_a_track_that_the_annotation_leaves_to_its_attributes_and_a_bom(tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    for annotation in content["annotations"]:
+        annotation |= {"attributes": {"track_id": annotation["track_id"]}, "track_id": None}
+    assert read(tmp_path, "\ufeff" + json.dumps(content)).tubes.equals(read(tmp_path, CONTENT).tubes)
+
+
 def test_pixels_counted_from_1(tmp_path: Path) -> None:
     one_based = read(tmp_path, CONTENT, COCO.replace("first_pixel = 0", "first_pixel = 1"))
     np.testing.assert_array_equal(boxes_of(one_based.tubes, 0)[0], [9, 7, 29, 37.5])
@@ -87,6 +94,14 @@ def test_pixels_counted_from_1(tmp_path: Path) -> None:
         (("annotations", 2), {"category_id": 3}, r"a\.mp4 tube 5 has several classes"),
         (("annotations", 2), {"bbox": [1, 2, 3]}, r"not COCO with videos[\s\S]*not enough values"),
         (("annotations", 2), {"bbox": [1, 2, 0, 4]}, r"frame 3: the box is empty"),
+        (("annotations", 2), {"track_id": None}, "annotation 2 lacks track_id"),
+        (("videos", 1), {"id": 11}, "has two videos of id 11"),
+        (("videos", 1), {"file_name": "a.mp4"}, r"has 2 videos called a\.mp4"),
+        (("images", 2), {"id": 101}, "has two images of id 101"),
+        (("categories", 1), {"id": 3}, "has two categories of id 3"),
+        (("images", 2), {"frame_id": 2.5}, r"image 102: its frame_id is no whole number[\s\S]*2\.5"),
+        (("images", 2), {"frame_id": float("inf")}, r"not COCO with videos[\s\S]*infinity"),
+        (("images", 2), {"width": 64.9}, "image 102: its width is no whole number"),
         (("videos", 0), {"name": "../a"}, r"video id '\.\./a' is refused"),
     ],
 )

@@ -110,6 +110,9 @@ def test_a_file_a_video_or_one_file(tmp_path: Path) -> None:
     assert annotations.videos["width"].to_pylist() == [64, 640], "each in its own pixels"
     card = write_own(tmp_path, "", card=CVAT.replace('["annotations"]', '["annotations/b.xml"]'))
     assert read_annotations(card, tmp_path).videos["video_id"].to_pylist() == ["b"]
+    (tmp_path / "annotations/b.XML").write_bytes((tmp_path / "annotations/b.xml").read_bytes())
+    with pytest.raises(InputError, match="has video b twice"):
+        read_annotations(write_own(tmp_path, "", card=CVAT), tmp_path)
 
 
 @pytest.mark.parametrize(
