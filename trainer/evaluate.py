@@ -137,15 +137,17 @@ def cli(
             metrics["store"] |= {"path": str(lies_at), "split": split}
             metrics["checkpoint"] |= {"path": str(checkpoint), "step": meta.step}
             metrics["amp"] = amp
+            protocols = ""
+            if all_protocols:
+                protocols, metrics["all_protocols"] = protocol_table(evaluation)
+            write_json(out / "metrics.json", metrics)  # before anything is printed, which may fail
+            if json_file:
+                write_json(json_file, metrics)
             print(
                 f"{len(evaluation.video_ids)} {split} videos of {place}, {checkpoint}{', bfloat16' if amp else ''}\n{table(metrics)}"
             )
-            if all_protocols:
-                text, metrics["all_protocols"] = protocol_table(evaluation)
-                print(f"\n{text}")
-            write_json(out / "metrics.json", metrics)
-            if json_file:
-                write_json(json_file, metrics)
+            if protocols:
+                print(f"\n{protocols}")
             if pictures:
                 drawn = draw_pictures(
                     evaluation, lambda name, frame: opened.frames(name, frame, frame + 1)[0], out / "pictures", pictures

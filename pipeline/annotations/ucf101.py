@@ -43,7 +43,7 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                     )
                 raw_tubes.append(RawTube(label, first, _corners(boxes, where, oddities)))
             videos.append(RawVideo(video_id, frames, tuple(raw_tubes)))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is not a corrected UCF101-24 annotation file",
             found=f"{type(error).__name__}: {error}",

@@ -47,6 +47,11 @@ def test_uint8_boxes_are_widened_and_one_based_boxes_moved(tmp_path: Path) -> No
     assert all(oddity.meaning for oddity in annotations.oddities)
 
 
+def test_an_infinite_number_of_frames_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a corrected UCF101-24 annotation file"):
+        read(write_ucf(tmp_path, tube([[5, 5, 20, 30]] * 6), numf=float("inf")))  # type: ignore[arg-type]
+
+
 def test_identical_tubes_are_kept_and_counted(tmp_path: Path) -> None:
     same = [[5, 5, 20, 30]] * 6
     annotations = read(write_ucf(tmp_path, tube(same), tube(same), tube(same, sf=1)))

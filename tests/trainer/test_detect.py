@@ -16,6 +16,7 @@ from data_manifests.prior_spec import ACT300
 from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.detect import main
 from trainer.detection.footage import gaps_of, open_footage, write_video
+from trainer.detection.show import name_of
 from trainer.model import ActNet
 
 
@@ -93,6 +94,12 @@ def test_a_folder_of_images_in_the_order_of_their_numbers(checkpoint, tmp_path, 
     np.testing.assert_array_equal(np.stack(list(read())), np.stack(_frames(12, 64)))
     _detect(monkeypatch, "--checkpoint", checkpoint, folder, "--out", tmp_path, "--frames", 1, "--device", "cpu")
     assert json.loads((tmp_path / "images.json").read_text())["tubes"] == [], "one frame is shorter than a clip"
+
+
+def test_folders_whose_names_differ_behind_a_dot_keep_them(tmp_path):
+    (tmp_path / "scene.1").mkdir()
+    assert name_of(str(tmp_path / "scene.1")) == "scene.1"
+    assert name_of(str(tmp_path / "scene.mp4")) == "scene"
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,16 @@ def test_the_command_prints_and_writes_the_figures(checkpoint, done, monkeypatch
     assert len(list((folder / "pictures").iterdir())) == 1
 
 
+def test_figures_are_written_before_they_are_printed(checkpoint, tmp_path, monkeypatch):
+    def fails(_: object) -> str:
+        raise UnicodeEncodeError("ascii", "ü", 0, 1, "a terminal that has no such letter")
+
+    monkeypatch.setattr("trainer.evaluation_table.table", fails)
+    with pytest.raises(UnicodeEncodeError):
+        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--out", tmp_path, "--device", "cpu")
+    assert "frame_map" in json.loads((tmp_path / "metrics.json").read_text())
+
+
 def test_quiet_prints_nothing_and_writes_the_same(checkpoint, by_one, tmp_path, monkeypatch, capfd):
     for options, silent in ((["--quiet"], True), ([], False)):
         out = tmp_path / f"{silent}"

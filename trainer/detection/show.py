@@ -125,8 +125,11 @@ def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> It
 
 
 def name_of(source: str) -> str:
-    """What the files of a source are called, without a suffix."""
-    return Path(os.path.abspath(source)).stem if not _is_camera(source) else f"camera-{source}"
+    """What the files of a source are called, without a suffix: a folder's whole name, which may have a dot in it."""
+    path = Path(os.path.abspath(source))
+    if _is_camera(source):
+        return f"camera-{source}"
+    return path.name if path.is_dir() else path.stem
 
 
 def _is_camera(source: str) -> bool:
