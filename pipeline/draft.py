@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_manifests.card import known_cards
 from data_manifests.errors import InputError
-from pipeline.annotations import csv_boxes, cvat, read_ids
+from pipeline.annotations import coco, csv_boxes, cvat, read_ids
 from pipeline.frames import open_frames
 from pipeline.images import SUFFIXES as IMAGES
 
@@ -150,14 +150,9 @@ def _csv(path: Path, place: str) -> Seen | None:
 
 def _coco(path: Path, place: str) -> Seen | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         videos = [str(video.get("name") or video["file_name"]) for video in content["videos"]]
-        frames = [
-            image[key]
-            for image in content["images"]
-            for key in ("frame_id", "frame_index", "frame_number")
-            if key in image
-        ]
+        frames = [image[key] for image in content["images"] for key in coco.FRAME if key in image]
         corners = [min(annotation["bbox"][:2]) for annotation in content["annotations"]]
         classes = [category["name"] for category in sorted(content["categories"], key=lambda one: one["id"])]
     except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):

@@ -36,8 +36,8 @@ def hardest(
     """The priors of each clip with the largest cross-entropy against background, in any order.
 
     They are compared by their odds (1 - p) / p for the probability p of background, as float32: they grow with -log p,
-    without a logarithm. From e^83 on all may count as equal, and below e^-83. NaN, where a score is NaN or that of background is
-    infinite, is harder than anything: it must reach the loss, where the watch sees it.
+    without a logarithm. From e^83 on all may count as equal, and below e^-83. NaN, where a score is NaN or that of
+    background is infinite, is harder than anything: it must reach the loss, where the watch sees it.
 
     Args:
         conf: logits, label 0 is background.
@@ -48,7 +48,7 @@ def hardest(
         N = sum(wanted) batch-wide rows, clip by clip; and which of them count, as a clip may run out of priors.
 
     Raises:
-        ValueError: as many numbers are not wanted as there are clips.
+        ValueError: `wanted` has not one number a clip.
     """
     if len(wanted) != len(conf):
         raise ValueError(f"{len(wanted)} numbers of negatives for {len(conf)} clips")
@@ -60,8 +60,7 @@ def hardest(
     borders = np.cumsum((0, *wanted))
     rows, odds = np.empty(borders[-1], np.int64), np.full(borders[-1], -np.inf, np.float32)
     scores = conf.detach()
-    ready = scores.dtype == torch.float32 and scores.is_contiguous()
-    if ready:
+    if scores.dtype == torch.float32 and scores.is_contiguous():
         _take_hardest(scores.numpy(), is_excluded, borders, rows, odds, 0)
     else:  # a clip's scores at a time are converted
         for clip in np.flatnonzero(wanted).tolist():

@@ -28,8 +28,14 @@ class BoxRows:
         self._videos: dict[str, dict[str, dict[int, tuple[int, Box]]]] = {}
 
     def add_video(self, video_id: str, where: str) -> None:
-        """A video that has no box, perhaps."""
-        self._videos.setdefault(safe_video_id(video_id, where), {})
+        """A video that has no box, perhaps.
+
+        Raises:
+            InputError: the video id is hostile, or there already.
+        """
+        if safe_video_id(video_id, where) in self._videos:
+            raise InputError(f"{where} has 2 videos called {video_id}", todo="give each a name of its own")
+        self._videos[video_id] = {}
 
     def add(self, video_id: str, tube: str, action: str, frame: int, box: Box, where: str) -> None:
         """One box as the file has it; `frame` counts from the card's `first_frame`.

@@ -7,7 +7,6 @@ first frame and of the first pixel, because such files differ in both.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
     """All videos of the file, also those without an annotation. A video's id is its `name`, or its `file_name`.
 
     Raises:
-        InputError: the file is no such JSON, an id or a video is there twice, something in it points at nothing, or a tube has a gap or two classes.
+        InputError: the file is no such JSON, an id or a video is there twice, something in it points at nothing, or a
+            tube has a gap or two classes.
     """
     try:
         return _read(path, json.loads(path.read_text(encoding="utf-8-sig")), card, oddities)
@@ -43,9 +43,6 @@ def _read(path: Path, content: dict[str, Any], card: Card, oddities: OddityCount
     videos, categories, images = (_by_id(content, part, path.name) for part in ("videos", "categories", "images"))
     names = {key: str(video.get("name") or video["file_name"]) for key, video in videos.items()}
     classes = {key: str(category["name"]) for key, category in categories.items()}
-    for video_id, times in Counter(names.values()).items():
-        if times > 1:
-            raise InputError(f"{path.name} has {times} videos called {video_id}", todo="give each a name of its own")
     sizes: dict[str, tuple[int, int]] = {}
     frames = {}
     for video_id in names.values():

@@ -80,7 +80,7 @@ def test_cvat_and_coco(root: Path) -> None:
     assert (card.annotation_format, card.annotation_files, card.classes) == ("cvat", ("xml",), ("Jump", "Run"))
     assert card.video_places == ("clips/{video_id}.avi", "more/{video_id}.mp4")
     assert read_annotations(card, root).tubes.num_rows == 3
-    (root / "a.json").write_text(json.dumps(CONTENT))
+    (root / "a.json").write_text("\ufeff" + json.dumps(CONTENT))
     (root / "other.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"several annotations below[\s\S]*a\.json, xml[\s\S]*--annotations"):
         draft_card(root)

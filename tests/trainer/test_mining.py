@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_one_whose_rough_odds_are_smaller_may_be_the_hardest() -> None:
 
 def test_rough_powers_are_off_by_less_than_is_said() -> None:
     """Else a prior that is one of the hardest could be passed over."""
-    numbers = np.linspace(-MOST_LOGIT, MOST_LOGIT, 100_001, dtype=np.float32)[1:-1]
+    numbers = np.linspace(-MOST_LOGIT, MOST_LOGIT, 1_000_001, dtype=np.float32)[1:-1]
     powers = np.array([_rough_power(number) for number in numbers])
     off = powers / np.exp(numbers.astype(np.float64))
     assert 1 - 1e-4 < off.min() < off.max() < 1.062 < OFF
@@ -160,6 +161,16 @@ def test_rough_sums_are_those_of_rough_powers(labels: int) -> None:
             assert math.isnan(_rough_others(spoiled))
     row[0] = math.nan
     assert not math.isnan(_rough_others(row))
+
+
+def test_scores_that_need_no_conversion_are_not_copied() -> None:
+    conf = scores(30, 1.0, clips=16)
+    hardest(conf, NONE, (3,) * 16)  # the kernels are compiled
+    tracemalloc.start()
+    hardest(conf, NONE, (3,) * 16)
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 16 * PRIORS <= highest < conf[0].nbytes, "one byte a prior, and little more"
 
 
 def test_scores_in_bfloat16_are_not_all_copied() -> None:

@@ -126,9 +126,9 @@ def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> It
 
 def name_of(source: str) -> str:
     """What the files of a source are called, without a suffix: a folder's whole name, which may have a dot in it."""
-    path = Path(os.path.abspath(source))
     if _is_camera(source):
         return f"camera-{source}"
+    path = Path(os.path.abspath(source))
     return path.name if path.is_dir() else path.stem
 
 
