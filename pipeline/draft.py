@@ -16,6 +16,7 @@ from data_manifests.errors import InputError
 from pipeline.annotations import coco, csv_boxes, cvat, read_ids
 from pipeline.frames import open_frames
 from pipeline.images import SUFFIXES as IMAGES
+from pipeline.walk import folders_below
 
 VIDEOS = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 SIZES_LOOKED_AT = 20
@@ -83,17 +84,9 @@ def _walk(annotations: Path, root: Path) -> tuple[list[Path], list[Path]]:
     """Texts that may be annotations or lists, and videos: files, and folders with images."""
     texts = [annotations] if annotations.is_file() else []
     videos: list[Path] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):  # videos often lie on a disk of their own
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
+    for folder, here in folders_below(root, unreadable=True):  # a disk's lost+found, perhaps
         if here and all(path.suffix.lower() in IMAGES for path in here):
-            videos.append(Path(folder))
+            videos.append(folder)
         videos += [path for path in here if path.suffix.lower() in VIDEOS]
         texts += [path for path in here if path.suffix.lower() == ".txt"]
         if annotations.is_dir():
@@ -123,13 +116,13 @@ def _csv(path: Path, place: str) -> Seen | None:
         if not names >= {*csv_boxes.COLUMNS, *columns}:
             return None
         boxes, frames, videos, classes = [], [], set(), set()
-        for number, row in enumerate(rows, 2):
+        for row in rows:
             try:
                 boxes.append([float(row[column]) for column in columns])
                 frames.append(int(row["frame"]))
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    f"{place}, line {number}: a number is wanted", found=str(error), todo="mend it"
+                    f"{place}, line {rows.line_num}: a number is wanted", found=str(error), todo="mend it"
                 ) from error
             videos.add(row["video"])
             classes.add(row["class"])

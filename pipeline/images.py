@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,14 @@ from pipeline.damage import DamagedVideo
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _FORMATS = ("JPEG", "PNG", "BMP")
 """What a file may be, whatever its name says: PIL would run Ghostscript for others."""
+_JPEGS = ("JPEG", "MPO")
+"""MPO: a telephone's, with a second picture, of the depth perhaps, behind the first."""
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
 _ORIENTATION = 0x0112
 
 
 class Picture(NamedTuple):
-    """A decoded image, RGB; its file's bytes, if they are a JPEG in colour, which can be stored as it is; and whether it
+    """A decoded image, RGB; its file's bytes, if they are a JPEG in colour, alone, which can be stored as it is; and whether it
     is of a video file of which a packet up to here held two frames (packed B-frames).
     """
 
@@ -34,7 +37,8 @@ class Picture(NamedTuple):
 
 
 def pictures(folder: Path) -> Iterator[Picture]:
-    """The folder's images by their numbers. Numbers start at 0 or 1 and have no gap; hidden files are passed over.
+    """The folder's images by the last number in their names. Numbers start at 0 or 1 and have no gap; hidden files are
+    passed over.
 
     Raises:
         InputError: a number is missing or twice there, an image is damaged, or of another size than those before it.
@@ -63,24 +67,24 @@ def _is_image(entry: Path) -> bool:
 
 
 def _number(image: Path) -> int:
-    digits = "".join(character for character in image.stem if character in "0123456789")
-    if not digits:
+    numbers = re.findall("[0-9]+", image.stem)
+    if not numbers:
         raise InputError(f"{image}: no number in the name", wanted="00001.jpg and so on", todo="name it by its frame")
-    return int(digits)
+    return int(numbers[-1])
 
 
 def _check_numbers(folder: Path, numbers: list[int]) -> None:
     if numbers[0] not in (0, 1):
         raise InputError(
             f"{folder}: the first image has number {numbers[0]}",
-            wanted="0 or 1",
+            wanted="0 or 1, as the last number in its name",
             todo="extract the video's frames again; or number them from 1, if none is missing",
         )
     for before, after in zip(numbers, numbers[1:], strict=False):
         if after != before + 1:
             raise InputError(
                 f"{folder}: " + (f"two images have number {after}" if after == before else f"no image {before + 1}"),
-                wanted="one image a frame, numbered without a gap",
+                wanted="one image a frame; the last numbers in their names have no gap",
                 todo="extract the video's frames again",
             )
 
@@ -98,9 +102,10 @@ def _decode(path: Path) -> Picture:
                 )
             if header.getexif().get(_ORIENTATION, 1) != 1:
                 raise InputError(f"{path} is marked as rotated", todo="extract the video's frames upright")
-            if header.format == "JPEG":  # strict: PIL passes over damage within a JPEG
+            if header.format in _JPEGS:  # strict: PIL passes over damage within a JPEG
                 pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
-                return Picture(pixels, content if header.mode == "RGB" else None)
+                whole = header.format == "JPEG" and header.mode == "RGB"
+                return Picture(pixels, content if whole else None)
             if header.mode in _DEEP:  # PIL would cut them off at 255
                 raise InputError(
                     f"{path} has more than 8 bits a pixel of grey", found=f"PIL's mode {header.mode}",

@@ -17,7 +17,7 @@ from data_manifests.card import Card
 from data_manifests.errors import InputError
 from pipeline.annotations.box_rows import edges
 from pipeline.annotations.pickles import load_plain_pickle
-from pipeline.annotations.rules import MAX_FRAMES, OddityCounter, RawTube, RawVideo, safe_video_id
+from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id, whole_number
 
 _OF_A_VIDEO = ("gttubes", "nframes", "resolution")
 
@@ -108,18 +108,13 @@ def _video(
                 todo="fetch the annotation file again from its source",
             )
     gttubes, nframes, (height, width) = (content[part][video_id] for part in _OF_A_VIDEO)
-    frames, size = int(nframes), (int(width), int(height))
-    if not (0 < frames <= MAX_FRAMES and all(0 < side < 32768 for side in size)):
-        raise InputError(
-            f"{path.name}: {video_id} has no sensible length or size",
-            found=f"{frames} frames of {size[0]} x {size[1]}",
-            wanted=f"1 to {MAX_FRAMES:,} frames, sides of 1 to 32767 pixels",
-            todo="mend it",
-        )
+    of_video = f"{path.name}: {video_id}"
+    frames = whole_number(nframes, "nframes", of_video)
+    size = whole_number(width, "width", of_video), whole_number(height, "height", of_video)
     tubes: list[RawTube] = []
     for label, of_label in gttubes.items():
         for rows in of_label:
-            where = f"{path.name}: {video_id} tube {len(tubes)}"
+            where = f"{of_video} tube {len(tubes)}"
             if not 0 <= label < len(labels):
                 raise InputError(f"{where} has class {label}", wanted=f"0 to {len(labels) - 1}", todo="mend it")
             if card.first_pixel:

@@ -14,7 +14,7 @@ from typing import Any
 from data_manifests.card import Card
 from data_manifests.errors import InputError
 from pipeline.annotations.box_rows import BoxRows
-from pipeline.annotations.rules import OddityCounter, RawVideo
+from pipeline.annotations.rules import OddityCounter, RawVideo, whole_number
 
 FRAME = ("frame_id", "frame_index", "frame_number")
 TRACK = ("track_id", "instance_id")
@@ -50,8 +50,8 @@ def _read(path: Path, content: dict[str, Any], card: Card, oddities: OddityCount
     for image_id, image in images.items():
         where = f"{path.name}: image {image_id}"
         video_id = _look_up(names, image["video_id"], "video", where)
-        frames[image_id] = video_id, _whole(_one_of(image, FRAME, where), FRAME[0], where)
-        size = _whole(image["width"], "width", where), _whole(image["height"], "height", where)
+        frames[image_id] = video_id, whole_number(_one_of(image, FRAME, where), FRAME[0], where)
+        size = whole_number(image["width"], "width", where), whole_number(image["height"], "height", where)
         if sizes.setdefault(video_id, size) != size:
             raise InputError(
                 f"{where} of video {video_id} has another size than the images before it",
@@ -83,12 +83,6 @@ def _by_id(content: dict[str, Any], part: str, file: str) -> dict[Any, dict[str,
 
 def _given(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
-
-
-def _whole(value: Any, what: str, where: str) -> int:
-    if float(value) != int(value):
-        raise InputError(f"{where}: its {what} is no whole number", found=str(value), todo="mend that entry")
-    return int(value)
 
 
 def _look_up(known: dict[Any, Any], key: Any, what: str, where: str) -> Any:

@@ -51,8 +51,13 @@ def _read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
                 if declared
                 else "name them in the first line, with commas between them",
             )
-        for number, row in enumerate(rows, 2):
-            where = f"{path.name}, line {number}"
+        twice = [name for name in COLUMNS + of_box if names.count(name) > 1]
+        if twice:
+            raise InputError(
+                f"{path} has two columns {', '.join(twice)}", found=", ".join(names), todo="rename or remove one"
+            )
+        for row in rows:
+            where = f"{path.name}, line {rows.line_num}"
             if None in row or None in row.values():
                 values = [value for value in row.values() if isinstance(value, str)]
                 raise InputError(

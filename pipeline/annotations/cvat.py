@@ -8,6 +8,7 @@ that comes back is another tube. See https://docs.cvat.ai/docs/other/xml_format.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,8 +19,10 @@ from data_manifests.card import Card
 from data_manifests.errors import InputError
 from pipeline.annotations.box_rows import label_of
 from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
+from pipeline.walk import folders_below
 
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
+_OUTSIDE = {"0": False, "1": True, "false": False, "true": True}
 _MARKUP = ("<!DOCTYPE", "<!ENTITY")
 
 
@@ -30,11 +33,16 @@ def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
         InputError: a file is not an XML of CVAT for video, is a task of some of a video's frames, has shapes other than
             boxes, an unknown class, or a track with a gap.
     """
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".xml") if path.is_dir() else [path]
+    files = sorted(_below(path)) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path} has no .xml", wanted="a CVAT file a video", todo="export them as CVAT for video 1.1")
     folder = path if path.is_dir() else path.parent
     return [_video(file, video_id_of(file, folder), card) for file in files]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for _, files in folders_below(folder, unreadable=False):
+        yield from (file for file in files if file.suffix.lower() == ".xml")
 
 
 def video_id_of(path: Path, folder: Path) -> str:
@@ -103,7 +111,7 @@ def _tubes(track: ElementTree.Element, where: str) -> Iterator[tuple[int, np.nda
             raise InputError(f"{where} is not a box", found=f"<{shape.tag}>", wanted="<box>", todo="draw it as a box")
         try:
             corners = [float(shape.attrib[name]) for name in _CORNERS]
-            shapes.append((int(shape.attrib["frame"]), shape.attrib.get("outside") == "1", corners))
+            shapes.append((int(shape.attrib["frame"]), _OUTSIDE[shape.attrib.get("outside", "0")], corners))
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"{where}: a box does not read", found=f"{type(error).__name__}: {error}", todo="export it again"
@@ -114,8 +122,12 @@ def _tubes(track: ElementTree.Element, where: str) -> Iterator[tuple[int, np.nda
                 wanted="upright boxes",
                 todo="draw it upright",
             )
+    shapes.sort()
+    for (frame, *_), (following, *_) in itertools.pairwise(shapes):
+        if frame == following:
+            raise InputError(f"{where} has two boxes at frame {frame}", wanted="one a frame", todo="remove one")
     first, boxes = 0, list[list[float]]()
-    for frame, outside, corners in sorted(shapes):
+    for frame, outside, corners in shapes:
         if boxes and frame != first + len(boxes):
             raise InputError(
                 f"{where} has no box after its frame {first + len(boxes) - 1}",

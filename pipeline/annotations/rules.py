@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,9 @@ RULES = {
 }
 EXAMPLES = 5
 MAX_FRAMES = 10_000_000
-"""A tube that ends later is a mistake (four days at 30 frames/s)."""
+"""A video that is longer is a mistake (four days at 30 frames/s)."""
+MAX_SIDE = 32767
+"""Pixels of a frame's width or height."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,18 @@ def safe_video_id(video_id: str, source: str) -> str:
     return video_id
 
 
+def whole_number(value: Any, what: str, where: str) -> int:
+    """The number itself, if it has no fraction.
+
+    Raises:
+        InputError: it has one.
+        TypeError, ValueError, OverflowError: it is no number, or not a finite one.
+    """
+    if float(value) != int(value):
+        raise InputError(f"{where}: its {what} is no whole number", found=str(value), todo="mend that entry")
+    return int(value)
+
+
 def make_tables(
     raw: Iterable[RawVideo],
     card: Card,
@@ -134,7 +149,7 @@ def make_tables(
 
     Raises:
         InputError: a box is empty or not finite, a tube has no frames or is not in pixels, naming video, tube and frame;
-            or a video is there twice.
+            or a video is there twice, or has a length or size that none has.
     """
     videos = sorted(raw, key=lambda video: video.video_id)
     for video, following in itertools.pairwise(videos):
@@ -144,6 +159,7 @@ def make_tables(
     tube_rows: list[tuple[str, int, RawTube]] = []
     called: dict[tuple[str, int], str] = {}
     for video in videos:
+        _check_length_and_size(video, source)
         size = video.size or card.box_size
         names = [tube.called or f"tube {index}" for index, tube in enumerate(video.tubes)]
         called |= {(video.video_id, index): name for index, name in enumerate(names)}
@@ -175,6 +191,20 @@ def make_tables(
     ]
     tables = pa.Table.from_pylist(video_rows, VIDEOS), pa.Table.from_arrays(columns, schema=TUBES)
     return Annotations(*tables, oddities.rows(), called, counted_from)
+
+
+def _check_length_and_size(video: RawVideo, source: str) -> None:
+    length_is_wrong = video.frames is not None and not 0 < video.frames <= MAX_FRAMES
+    size_is_wrong = video.size is not None and not all(0 < side <= MAX_SIDE for side in video.size)
+    if length_is_wrong or size_is_wrong:
+        length = "frames" if video.frames is None else f"{video.frames} frames"
+        size = "" if video.size is None else f" of {video.size[0]} x {video.size[1]}"
+        raise InputError(
+            f"{source}: {video.video_id} has no sensible length or size",
+            found=f"{length}{size}",
+            wanted=f"1 to {MAX_FRAMES:,} frames, sides of 1 to {MAX_SIDE} pixels",
+            todo="mend it",
+        )
 
 
 def _repair(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,7 +13,7 @@ from data_manifests.card import Card
 from data_manifests.errors import InputError
 from pipeline.annotations.mat import load_mat_variable
 from pipeline.annotations.pickles import load_plain_pickle
-from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
+from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id, whole_number
 
 
 def read(path: Path, card: Card, oddities: OddityCounter) -> list[RawVideo]:
@@ -58,29 +59,34 @@ def counted_from(path: Path, _: Card) -> int:
     return int(path.suffix == ".mat")
 
 
-Row = tuple[str, int, list[tuple[int, int, int, np.ndarray]]]
+_Tube = tuple[int, int, int, np.ndarray]
+_Row = tuple[str, int, list[_Tube]]
 
 
-def _from_pickle(path: Path) -> Iterator[Row]:
+def _from_pickle(path: Path) -> Iterator[_Row]:
     """`sf` is 0-based and `ef` exclusive."""
     for name, video in load_plain_pickle(path).items():
-        tubes = [
-            (int(tube["label"]), int(tube["sf"]), int(tube["ef"]), np.asarray(tube["boxes"]))
-            for tube in video["annotations"]
-        ]
-        yield name, int(video["numf"]), tubes
+        tubes: list[_Tube] = []
+        for tube in video["annotations"]:
+            label, first, last = _numbers(tube, ("label", "sf", "ef"), f"{path.name}: {name} tube {len(tubes)}")
+            tubes.append((label, first, last, np.asarray(tube["boxes"])))
+        yield name, *_numbers(video, ("numf",), f"{path.name}: {name}"), tubes
 
 
-def _from_mat(path: Path) -> Iterator[Row]:
+def _from_mat(path: Path) -> Iterator[_Row]:
     """`sf`, `ef` and `class` are 1-based, `ef` inclusive."""
     videos = load_mat_variable(path, "annot")
     for video in [videos] if isinstance(videos, dict) else videos:
-        listed = video["tubes"]
-        tubes = [
-            (int(tube["class"]) - 1, int(tube["sf"]) - 1, int(tube["ef"]), np.atleast_2d(tube["boxes"]))
-            for tube in ([listed] if isinstance(listed, dict) else listed)
-        ]
-        yield video["name"], int(video["num_imgs"]), tubes
+        name, listed = video["name"], video["tubes"]
+        tubes: list[_Tube] = []
+        for tube in [listed] if isinstance(listed, dict) else listed:
+            label, first, last = _numbers(tube, ("class", "sf", "ef"), f"{path.name}: {name} tube {len(tubes)}")
+            tubes.append((label - 1, first - 1, last, np.atleast_2d(tube["boxes"])))
+        yield name, *_numbers(video, ("num_imgs",), f"{path.name}: {name}"), tubes
+
+
+def _numbers(entry: dict[str, Any], names: tuple[str, ...], where: str) -> list[int]:
+    return [whole_number(entry[name], name, where) for name in names]
 
 
 def _corners(boxes: np.ndarray, where: str, oddities: OddityCounter) -> Float32[np.ndarray, "frames 4"]:

@@ -167,6 +167,10 @@ WRONG: dict[str, tuple[object, str]] = {
     "a video without tubes": (changed(lambda raw: raw["gttubes"].pop(RUN)), f"gttubes lacks video {RUN}"),
     "a video without a size": (changed(lambda raw: raw["resolution"].pop(RUN)), f"resolution lacks video {RUN}"),
     "no frames": (changed(lambda raw: raw["nframes"].update({RUN: 0})), f"{RUN} has no sensible length"),
+    "a half frame too many": (
+        changed(lambda raw: raw["nframes"].update({RUN: 10.5})),
+        f"{RUN}: its nframes is no whole number",
+    ),
     "years of frames": (changed(lambda raw: raw["nframes"].update({RUN: 10**15})), f"{RUN} has no sensible length"),
     "a size of nothing": (changed(lambda raw: raw["resolution"].update({RUN: (0, 64)})), "10 frames of 64 x 0"),
     "a gap": (with_tube(GAP), rf"JHMDB-GT\.pkl: {WAVE} tube 0 has no box after its frame 4[\s\S]*next is at frame 6"),

@@ -52,6 +52,22 @@ def test_an_infinite_number_of_frames_is_refused(tmp_path: Path) -> None:
         read(write_ucf(tmp_path, tube([[5, 5, 20, 30]] * 6), numf=float("inf")))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("numf", "of_tube", "message"),
+    [
+        (10.5, {}, rf"pyannot\.pkl: {VIDEO}: its numf is no whole number[\s\S]*10\.5"),
+        (10, {"sf": 0.5}, rf"{VIDEO} tube 0: its sf is no whole number[\s\S]*0\.5"),
+        (10, {"label": 2.5}, rf"{VIDEO} tube 0: its label is no whole number[\s\S]*2\.5"),
+        (1e12, {}, rf"pyannot\.pkl: {VIDEO} has no sensible length[\s\S]*1000000000000 frames"),
+        (0, {}, "has no sensible length"),
+    ],
+)
+def test_numbers_that_count_nothing(numf: float, of_tube: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        read(write_ucf(tmp_path, tube([[5, 5, 20, 30]] * 6) | of_tube, numf=numf))  # type: ignore[arg-type]
+    assert read(write_ucf(tmp_path, tube([[5, 5, 20, 30]] * 6) | {"sf": 0.0}, numf=10.0)).tubes.num_rows == 1  # type: ignore[arg-type]
+
+
 def test_identical_tubes_are_kept_and_counted(tmp_path: Path) -> None:
     same = [[5, 5, 20, 30]] * 6
     annotations = read(write_ucf(tmp_path, tube(same), tube(same), tube(same, sf=1)))

@@ -116,6 +116,15 @@ def test_a_wrong_entry_is_told_by_its_id(
     assert error.value.todo
 
 
+@pytest.mark.parametrize(("width", "height"), [(0, 48), (64, -48), (64, 40_000)])
+def test_a_size_that_no_video_has(width: int, height: int, tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    for image in content["images"]:
+        image.update(width=width, height=height)
+    with pytest.raises(InputError, match=rf"a\.mp4 has no sensible length or size[\s\S]*{width} x {height}"):
+        read(tmp_path, content)
+
+
 def test_what_is_not_coco_with_videos(tmp_path: Path) -> None:
     without = {name: value for name, value in CONTENT.items() if name != "videos"}
     for content in (without, [], "{", "[" * 100_000):

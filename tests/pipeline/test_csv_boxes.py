@@ -57,6 +57,8 @@ def test_boxes_are_clipped_to_the_declared_frame(tmp_path: Path) -> None:
         ("a,0,RUN,1,1,1,5,5\n", r"a class of card own: Run, Jump[\s\S]*did you mean Run"),
         ("a,0,Run,1,.1,.1,.5,.6\n", r"a tube 0: all its boxes lie within the first pixel[\s\S]*fractions of the frame"),
         ("a,0,Run,1,1,5,1,5,5\n", r"found: 9\n  wanted: 8[\s\S]*decimal comma"),
+        ('"a",0,Run,1,1,1,5,5\n"b\nc",0,Run,1,1,1,5\n', r"line 4 has another number of columns"),
+        ("\na,0,Run,1,1,1,5\n", r"line 3 has another number of columns"),
         ("a,0,Run,1,1,1\n", r"line 2 has another number of columns[\s\S]*found: 6\n  wanted: 8"),
         ("a\n", "line 2 has another number of columns"),
         ("a,0,Run,1,1,1,5,5,9\n", "line 2 has another number of columns"),
@@ -92,6 +94,15 @@ def test_columns_that_are_missing(tmp_path: Path) -> None:
         (tmp_path / "boxes.csv").write_text(text)
         with pytest.raises(InputError, match=f"lacks the columns {missing}"):
             read_annotations(card, tmp_path)
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    card = write_own(tmp_path, "")
+    (tmp_path / "boxes.csv").write_text(HEADER.replace("x1", "x1,x1") + "a,0,Run,1,1,1,1,5,5\n")
+    with pytest.raises(InputError, match="has two columns x1"):
+        read_annotations(card, tmp_path)
+    (tmp_path / "boxes.csv").write_text(HEADER.replace("\n", ",note,note\n") + "a,0,Run,1,1,1,5,5,left,right\n")
+    assert read_annotations(card, tmp_path).tubes.num_rows == 1
 
 
 def test_an_unknown_format(tmp_path: Path) -> None:

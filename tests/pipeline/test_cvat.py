@@ -115,9 +115,30 @@ def test_a_file_a_video_or_one_file(tmp_path: Path) -> None:
         read_annotations(write_own(tmp_path, "", card=CVAT), tmp_path)
 
 
+def test_links_are_followed_and_hidden_files_passed_over(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    read(root, track(shape(0)), name="Run/a")
+    read(elsewhere, track(shape(0)), name="b")
+    (root / "annotations/Jump").symlink_to(elsewhere / "annotations")
+    (root / "annotations/Jump/round").symlink_to(root / "annotations")
+    (root / "annotations/Run/._a.xml").write_bytes(b"what macOS leaves beside a file")
+    card = write_own(root, "", card=CVAT)
+    assert read_annotations(card, root).videos["video_id"].to_pylist() == ["Jump/b", "Run/a"]
+
+
+@pytest.mark.parametrize(("outside", "tubes"), [("0", 2), ("false", 2), ("1", 1), ("true", 1)])
+def test_outside_is_a_number_or_a_word(outside: str, tubes: int, tmp_path: Path) -> None:
+    left = shape(1).replace('outside="0"', f'outside="{outside}"')
+    annotations = read(tmp_path, track(shape(0) + left))
+    assert len(boxes_of(annotations.tubes, 0)) == tubes
+
+
 @pytest.mark.parametrize(
     ("tracks", "change", "message"),
     [
+        (track(shape(0) + shape(0)), ("", ""), "track 0 has two boxes at frame 0"),
+        (track(shape(0).replace('outside="0"', 'outside="no"')), ("", ""), r"track 0: a box does not read[\s\S]*'no'"),
         (track(shape(0) + shape(2)), ("", ""), r"track 0 has no box after its frame 0[\s\S]*frame 2"),
         (track(shape(0), "Rnu"), ("", ""), r"track 0: unknown class 'Rnu'[\s\S]*did you mean Run"),
         (track('<polygon frame="0" points="1,2;3,4"/>'), ("", ""), "track 0 is not a box"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_manifests.errors import InputError
 from pipeline.frames import open_frames
+from pipeline.images import pictures
 from tests.pipeline.own_data import moving_square
 
 PICTURE = moving_square(1)[0]
@@ -26,7 +27,7 @@ def write(folder: Path, **files: bytes) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "most"), [("jpg", 3), ("png", 0), ("bmp", 0), ("JPEG", 3)])
-@pytest.mark.parametrize(("first", "name"), [(0, "{}"), (1, "{:05d}"), (1, "frame_{:06d}"), (1, "img-{}")])
+@pytest.mark.parametrize(("first", "name"), [(0, "{}"), (1, "{:05d}"), (1, "cam2_{:06d}"), (1, "img-{}")])
 def test_images_come_in_the_order_of_their_numbers(
     suffix: str, most: int, first: int, name: str, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_grey_images_become_rgb(tmp_path: Path) -> None:
         (("5.jpg", "6.jpg"), "the first image has number 5"),
         (("1.jpg", "3.jpg"), "no image 2"),
         (("1.jpg", "01.jpg"), "two images have number 1"),
+        (("1_of_1.jpg", "2_of_1.jpg"), "two images have number 1"),
         (("1.jpg", "a.jpg"), r"a\.jpg: no number in the name"),
         (("1.jpg", "².jpg"), "no number in the name"),
     ],
@@ -95,6 +97,23 @@ def turned() -> bytes:
     return buffer.getvalue()
 
 
+def of_a_telephone(damage: int = 0) -> bytes:
+    """Two pictures in one file; bytes of the first are zeroed."""
+    pictures, buffer = [Image.fromarray(np.kron(PICTURE, np.ones((8, 8, 1), np.uint8)))] * 2, io.BytesIO()
+    pictures[0].save(buffer, "MPO", save_all=True, append_images=pictures[1:])
+    content, middle = buffer.getvalue(), len(buffer.getvalue()) // 4
+    return content[:middle] + bytes(damage) + content[middle + damage :]
+
+
+def test_of_two_pictures_in_one_file_the_first_is_the_frame_and_not_stored_as_it_is(tmp_path: Path) -> None:
+    content = of_a_telephone()
+    (picture,) = pictures(write(tmp_path, **{"1.jpg": content}))
+    with Image.open(io.BytesIO(content)) as both:
+        assert both.format == "MPO"
+        assert np.abs(np.array(both).astype(int) - picture.pixels).mean() < 1
+    assert picture.jpeg is None
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
@@ -107,6 +126,7 @@ def turned() -> bytes:
             cv2.imencode(".png", PICTURE[:, :, 0].astype(np.uint16) * 257)[1].tobytes(),
             r"more than 8 bits[\s\S]*I;16",
         ),
+        ("2.jpg", of_a_telephone(40), "does not decode as an image"),
         ("2.jpg", turned(), "is marked as rotated"),
         ("2.png", cv2.imencode(".png", PICTURE[:40])[1].tobytes(), r"has another size[\s\S]*64 x 40[\s\S]*64 x 48"),
         ("2.png", bomb(8001), "an image of 8001 x 8001 is refused"),
