@@ -56,7 +56,8 @@ class _Progress:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for detections, figures and pictures; an interrupted evaluation goes on from it. "
+    help="Folder for detections, figures and pictures; an interrupted evaluation goes on from it, and one by another "
+    "protocol takes its detections and has figures of its own beside them; metrics.json has the last. "
     "[default: evaluation-<weights>-<store> beside the checkpoint]",
 )
 @click.option("--split", help="Videos to score. [default: test, or all if the store has no test videos]")
@@ -140,9 +141,9 @@ def cli(
             protocols = ""
             if all_protocols:
                 protocols, metrics["all_protocols"] = protocol_table(evaluation)
-            write_json(out / "metrics.json", metrics)  # before anything is printed, which may fail
-            if json_file:
-                write_json(json_file, metrics)
+            for file in (out / protocol.file_name, out / "metrics.json", json_file):
+                if file:
+                    write_json(file, metrics)  # before anything is printed, which may fail
             print(
                 f"{len(evaluation.video_ids)} {split} videos of {place}, {checkpoint}{', bfloat16' if amp else ''}\n{table(metrics)}"
             )

@@ -143,6 +143,8 @@ def find_all(
     """
     check_fit(model, store)
     peers = Peers.here()
+    if out is not None and peers.rank == 0:
+        check_writable(out)
     truth = truth_of(store)
     video_ids = store.videos["video_id"].to_pylist()
     folder = out / "detections" if out is not None else None

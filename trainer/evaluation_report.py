@@ -201,11 +201,19 @@ def report_data(metrics: dict[str, Any], evaluation: Evaluation, store: Store, v
 
 
 def write_report(
-    out: Path, place: Place | None = None, *, cache: Path | None = None, cache_gb: float = 0.0, videos: int = 12
+    out: Path,
+    place: Place | None = None,
+    *,
+    cache: Path | None = None,
+    cache_gb: float = 0.0,
+    videos: int = 12,
+    page: Path | None = None,
 ) -> Path:
-    """Writes `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may be wrong."""
+    """Writes `page`, or `out/report.html`, whole or not at all, and returns its path. See `read_evaluation` for what may
+    be wrong.
+    """
     metrics, evaluation, store = read_evaluation(out, place, cache, cache_gb)
     data = json.dumps(report_data(metrics, evaluation, store, videos), allow_nan=False).replace("<", "\\u003c")
-    page = out / "report.html"
+    page = page or out / "report.html"
     write_atomically(page, PAGE.replace("@DATA@", data).encode())
     return page

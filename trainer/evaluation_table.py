@@ -10,9 +10,17 @@ from trainer.metrics.frame import Detections
 from trainer.metrics.protocol import ALL_PROTOCOLS
 from trainer.metrics.video import TubeDetections
 
+NAMED = 10
+"""Videos or classes that are told on the terminal; all are in the figures' file."""
+
 
 def _points(value: float | None) -> str:
     return "    -" if value is None else f"{100 * value:5.1f}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -28,7 +36,7 @@ def table(metrics: dict[str, Any]) -> str:
     errors = ", ".join(f"{kind} {_points(value).strip()}" for kind, value in metrics["errors"]["mean"].items())
     lines += ["", f"frames at 0.5, of 100: {errors}", f"protocol: {metrics['protocol']['name']}"]
     lines += textwrap.wrap(metrics["protocol"]["words"], 110, initial_indent="  ", subsequent_indent="  ")
-    lines += [f"{what.replace('_', ' ')}: {', '.join(names)}" for what, names in metrics["left_out"].items() if names]
+    lines += [f"{what.replace('_', ' ')}: {_some(names)}" for what, names in metrics["left_out"].items() if names]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from trainer.place import cache_options, place_of
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
-@click.option("--out", type=click.Path(path_type=Path), help="The page of runs. [default: report.html in the first]")
+@click.option("--out", type=click.Path(path_type=Path), help="The page. [default: report.html in the first folder]")
 @click.option("--store", help="An evaluation's store, if it was moved, or its URL.")
 @cache_options
 @click.option(
@@ -47,7 +47,7 @@ def cli(
     runs = [folder for folder in folders if is_run(folder)]
     if not runs and len(folders) == 1:
         place = place_of(store, cache, cache_gb) if store else None
-        page = write_report(folders[0], place, cache=cache, cache_gb=cache_gb, videos=videos)
+        page = write_report(folders[0], place, cache=cache, cache_gb=cache_gb, videos=videos, page=out)
     elif len(runs) == len(folders):
         page = write_run_report(folders, out or folders[0] / "report.html")
     else:

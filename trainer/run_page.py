@@ -87,8 +87,8 @@ const section=make("section",null,make("h3",run.name),list,make("p",run.verdict|
 if(run.stages.length){const sum=run.stages.reduce((a,s)=>a+s[1],0),table=make("table");
 table.append(row("th",["of a step","ms","share"]),...run.stages.map(([n,ms])=>row("td",[n,short(ms),Math.round(100*ms/sum)+" %"])));section.append(table)}
 if(run.evaluations.length){const table=make("table"),points=v=>v==null?"–":(100*v).toFixed(1);
-table.append(row("th",["evaluation","step","frame-mAP@0.5","video-mAP@0.5","protocol"]),...run.evaluations.map(e=>
-row("td",[e.folder,e.step,points(e.frame),points(e.video),e.protocol])));const wide=make("div",null,table);wide.className="wide";section.append(wide)}
+table.append(row("th",["evaluation","step","frame-mAP@0.5","video-mAP@0.5","videos","protocol"]),...run.evaluations.map(e=>
+row("td",[e.folder,e.step,points(e.frame),points(e.video),e.videos,e.protocol])));const wide=make("div",null,table);wide.className="wide";section.append(wide)}
 $("runs").append(section)}
 draw();
 </script></body></html>

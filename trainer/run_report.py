@@ -34,22 +34,24 @@ Points = list[tuple[int, float]]
 def series(run: Run) -> dict[str, Points]:
     """The curves of a run, by `CHARTS`; those that it has no point of are left out.
 
-    The speed is of the steps since the line before, not the mean that the log tells.
+    The speed is of the steps since the line before, not the mean that the log tells, which is since the process' start.
     """
     lines = [line for line in run.lines if "loss" in line]
     batch = run.config["batch"]
     curves: dict[str, Points] = {name: [] for name in CHARTS}
     before: dict[str, float] = {"step": 0, "seconds": 0.0}
+    begun_before = 0
     for line in lines:
         step, seconds = int(line["step"]), line["seconds"] - before["seconds"]
+        begun = round(step - line["clips_per_second"] * line["seconds"] / batch)
         for name in ("loss", "loc", "conf"):
             curves[name].append((step, line[name]))
         curves["positives"].append((step, line["positives"] / batch))
         curves["rate"].append((step, line["base_lr"]))
-        resumed = seconds <= 0
+        resumed = begun != begun_before
         speed = line["clips_per_second"] if resumed else batch * (step - before["step"]) / seconds
         curves["speed"].append((step, speed))
-        before = line
+        before, begun_before = line, begun
     for line in run.lines:
         for name in ("val_frame_map", "val_video_map"):
             if name in line:
@@ -148,22 +150,24 @@ def _text(value: Any) -> str:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations beside a run's checkpoints, by step."""
+    """The evaluations beside a run's checkpoints, by step; one a protocol that they were scored by."""
     found = []
-    for path in sorted(folder.glob("checkpoints/evaluation-*/metrics.json")):
-        try:
-            metrics = json.loads(path.read_bytes())
-            found.append(
-                {
-                    "folder": str(path.parent),
-                    "step": metrics["checkpoint"]["step"],
-                    "frame": metrics["frame_map"]["0.5"],
-                    "video": metrics["video_map"]["0.5"],
-                    "protocol": metrics["protocol"]["name"],
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged", found=str(error), todo="evaluate again, or remove it") from error
+    for out in sorted(folder.glob("checkpoints/evaluation-*")):
+        for path in sorted(out.glob("metrics-*.json")) or sorted(out.glob("metrics.json")):
+            try:
+                metrics = json.loads(path.read_bytes())
+                found.append(
+                    {
+                        "folder": str(out),
+                        "step": metrics["checkpoint"]["step"],
+                        "frame": metrics["frame_map"]["0.5"],
+                        "video": metrics["video_map"]["0.5"],
+                        "videos": f"{metrics['store']['split']}, {metrics['store']['path']}",
+                        "protocol": metrics["protocol"]["name"] + (", bfloat16" if metrics.get("amp") else ""),
+                    }
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path} is damaged", found=str(error), todo="evaluate again, or remove it") from error
     return sorted(found, key=lambda one: one["step"])
 
 

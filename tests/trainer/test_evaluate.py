@@ -77,6 +77,9 @@ def test_metrics_say_what_was_scored_and_how(done):
     assert len(metrics["checkpoint"]["weights"]) == 64
     assert metrics["store"]["digest"].startswith("noise")
     assert metrics["left_out"]["videos_shorter_than_a_clip"] == ["Noise/v_03"]
+    assert metrics["left_out"]["videos_shorter_than_a_tube"] == [
+        f"Noise/v_{i:02d}" for i, frames in enumerate(LENGTHS) if frames < 15
+    ]
     assert metrics["left_out"]["videos_without_detections"] == ["Noise/v_03"]
     assert metrics["counts"]["videos"] == len(LENGTHS)
     json.dumps(metrics, allow_nan=False)
@@ -235,7 +238,29 @@ def test_the_command_prints_and_writes_the_figures(checkpoint, done, monkeypatch
     assert written["checkpoint"]["step"] == 7
     (folder,) = checkpoint.parent.glob("evaluation-*")
     assert json.loads((folder / "metrics.json").read_text()) == written
+    found = {path: path.stat().st_mtime_ns for path in folder.glob("detections/*/*")}
+    voc = ("--ap-rule", "voc", "--frames", "annotated")
+    _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, *voc, "--device", "cpu")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("detections/*/*")} == found, "taken, not found again"
+    by_act, by_voc = (folder / f"metrics-{rule}-frames.json" for rule in ("act-all", "voc-annotated"))
+    assert json.loads(by_act.read_text()) == written, "figures by another protocol do not replace these"
+    assert json.loads(by_voc.read_text())["protocol"]["name"].startswith("voc")
+    assert by_voc.read_bytes() == (folder / "metrics.json").read_bytes()
     assert len(list((folder / "pictures").iterdir())) == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_first_video(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(Detector, "video", lambda *_, **__: pytest.fail("it looked"))
+    with pytest.raises(FileExistsError):
+        _command(monkeypatch, "--store", "noise", "--checkpoint", checkpoint, "--out", tmp_path / "file")
+
+
+def test_of_many_names_some_are_told(done):
+    many = {"videos_without_detections": [f"v_{i}" for i in range(13)], "classes_without_detections": ["Up", "Down"]}
+    *_, videos, classes = table(done[1] | {"left_out": many}).splitlines()
+    assert videos == "videos without detections: " + ", ".join(f"v_{i}" for i in range(10)) + " and 3 more"
+    assert classes == "classes without detections: Up, Down"
 
 
 def test_figures_are_written_before_they_are_printed(checkpoint, tmp_path, monkeypatch):

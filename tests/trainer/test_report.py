@@ -64,6 +64,15 @@ def test_the_page_holds_everything_and_asks_for_nothing(evaluated, monkeypatch, 
     assert all(video["strip"].startswith("data:image/jpeg") for video in data["videos"])
 
 
+def test_the_page_may_lie_elsewhere(evaluated, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["report", str(evaluated), "--videos", "0", "--out", str(tmp_path / "a/page.html")]
+    )
+    main()
+    assert f"report: {tmp_path / 'a/page.html'}" in capsys.readouterr().out
+    assert _data(tmp_path / "a/page.html")["videos"] == []
+
+
 def test_videos_are_the_worst_and_the_best(evaluated):
     data = _data(write_report(evaluated, videos=2))
     _, evaluation, _ = read_evaluation(evaluated, None)

@@ -19,17 +19,29 @@ from trainer.run_record import read_run
 from trainer.run_report import MOST_POINTS, report_data, series, spread, write_run_report
 
 
-def _run(folder: Path, *, seed: int = 0, steps: int = 10, restarted: int = 99, preset: str = "demo", **changed) -> Path:
-    """A run as trainer.run leaves it: a line every 20 steps of 10 seconds; resumed before line `restarted`."""
+def _run(
+    folder: Path,
+    *,
+    seed: int = 0,
+    steps: int = 10,
+    restarted: int = 99,
+    starting: float = 5,
+    preset: str = "demo",
+    **changed,
+) -> Path:
+    """A run as trainer.run leaves it: a line every 20 steps of 10 seconds; resumed before line `restarted` by a process
+    that takes `starting` seconds to begin.
+    """
     folder.mkdir(parents=True)
     config = dataclasses.asdict(load_config("demo", {"seed": seed, **changed}))
     record = {"preset": preset, "config": config, "K": 6, "store_digest": "d", "store": "</script><b>"}
     (folder / "run.json").write_text(json.dumps(record))
     with open(folder / "metrics.jsonl", "w") as log:
         for i in range(1, steps + 1):
-            seconds = 10.0 * (i if i < restarted else i + 1 - restarted)
+            done, late = (i, 0.0) if i < restarted else (i + 1 - restarted, starting)
+            seconds = 10.0 * done + late
             line = {"step": 20 * i, "loss": (5 + seed) / i, "loc": 1 / i, "conf": 4 / i, "positives": 80.0 + seed}
-            line |= {"base_lr": 0.02, "clips_per_second": 7.5, "seconds": seconds}
+            line |= {"base_lr": 0.02, "clips_per_second": 4 * 20 * done / seconds, "seconds": seconds}
             log.write(json.dumps(line) + "\n")
             if i % 5 == 0:
                 log.write(json.dumps({"step": 20 * i, "val_frame_map": 0.5 + i / 100, "val_video_map": 0.4}) + "\n")
@@ -64,6 +76,7 @@ def test_one_run_shows_its_curves_settings_and_profile(tmp_path, monkeypatch, ca
     (run / "checkpoints/evaluation-1").mkdir(parents=True)
     scores = {"frame_map": {"0.5": 0.9}, "video_map": {"0.5": None}}
     metrics = {**scores, "checkpoint": {"step": 200}, "protocol": {"name": "act, all frames"}}
+    metrics["store"] = {"path": "stores/own", "split": "test"}
     (run / "checkpoints/evaluation-1/metrics.json").write_text(json.dumps(metrics))
     _report(monkeypatch, run)
     assert str(run / "report.html") in capsys.readouterr().out
@@ -98,9 +111,30 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group_with_its_spread(tmp_pa
     assert [row["name"] for row in data["settings"] if row["differs"]] == ["base_lr", "seed"]
 
 
-def test_the_speed_after_a_resume_is_not_negative(tmp_path):
-    speeds = [value for _, value in series(read_run(_run(tmp_path / "run", restarted=6)))["speed"]]
-    assert speeds == [8.0] * 5 + [7.5] + [8.0] * 4
+@pytest.mark.parametrize(("restarted", "starting"), [(6, 6.0), (2, 6.0), (2, 0.0), (3, 22.0)])
+def test_the_speed_of_a_resumed_runs_first_line_is_since_its_process_began(restarted, starting, tmp_path):
+    run = read_run(_run(tmp_path / "run", restarted=restarted, starting=starting))
+    speeds = [value for _, value in series(run)["speed"]]
+    expected = [8.0] * (restarted - 1) + [80 / (10 + starting)] + [8.0] * (10 - restarted)
+    assert speeds == pytest.approx(expected)
+
+
+def test_evaluations_of_other_videos_and_protocols_are_told_apart(tmp_path):
+    run = _run(tmp_path / "run")
+    for number, (split, protocols, amp) in enumerate([("test", ("act", "voc"), False), ("train", (), True)], start=1):
+        folder = run / f"checkpoints/evaluation-{number}"
+        folder.mkdir(parents=True)
+        metrics = {"frame_map": {"0.5": 0.9}, "video_map": {"0.5": None}, "checkpoint": {"step": 200}, "amp": amp}
+        metrics["store"] = {"path": "/stores/own", "split": split}
+        for name in (*(f"metrics-{rule}-all-frames.json" for rule in protocols), "metrics.json"):
+            rule = name.split("-")[1] if "-" in name else "act"
+            (folder / name).write_text(json.dumps(metrics | {"protocol": {"name": f"{rule}, all frames"}}))
+    shown = report_data([read_run(run)])["runs"][0]["evaluations"]
+    assert [(one["videos"], one["protocol"]) for one in shown] == [
+        ("test, /stores/own", "act, all frames"),
+        ("test, /stores/own", "voc, all frames"),
+        ("train, /stores/own", "act, all frames, bfloat16"),
+    ]
 
 
 def test_long_curves_are_thinned_to_means_and_keep_their_end(tmp_path):

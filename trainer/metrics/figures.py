@@ -93,6 +93,10 @@ def figures(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
     right = classification(boxes, label, len(classes))
     tubes_of_class = np.bincount(truth.label, minlength=len(classes))
     found_of_class = np.bincount(detections.label, minlength=len(classes))
+
+    def shorter_than(least: int) -> list[str]:
+        return [name for name, frames in zip(evaluation.video_ids, truth.frames, strict=True) if frames < least]
+
     return map_figures(detections, tubes, truth, classes, protocol) | {
         "errors": {
             "overlap": ERROR_OVERLAP,
@@ -120,8 +124,7 @@ def figures(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
             "videos_without_detections": [
                 name for name, one in zip(evaluation.video_ids, findings, strict=True) if not len(one.detections.label)
             ],
-            "videos_shorter_than_a_clip": [
-                name for name, frames in zip(evaluation.video_ids, truth.frames, strict=True) if frames < evaluation.K
-            ],
+            "videos_shorter_than_a_clip": shorter_than(evaluation.K),
+            "videos_shorter_than_a_tube": shorter_than(max(evaluation.K, protocol.links.least_frames)),
         },
     }

@@ -48,6 +48,11 @@ class Protocol:
         """In a few words."""
         return f"{self.ap_rule}, {self.frames} frames, {self.link} links"
 
+    @property
+    def file_name(self) -> str:
+        """Of its figures beside the detections."""
+        return f"metrics-{self.ap_rule}-{self.frames}-frames.json"
+
     def fields(self) -> dict[str, Any]:
         """Every setting, for JSON."""
         return asdict(self) | {"pixels": "inclusive", "means": "over classes with ground truth"}
