@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from jaxtyping import Int16, Int32, Integer
+from jaxtyping import Bool, Int16, Int32, Integer
+
+from data_manifests.errors import InputError
+
+MAX_TUBES_OF_CLIP = 64
+"""A view's fate of its tubes is stored as bits."""
+MAX_TUBES_OF_VIDEO = 255
+"""A target names its tube in a byte, of which 255 is taken."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,34 @@ class ClipIndex:
     video: Int32[np.ndarray, " C"]
     first_frame: Int32[np.ndarray, " C"]
     tubes: Int16[np.ndarray, " C"]
+
+
+def covers(
+    start: Integer[np.ndarray, " C"],
+    first_frame: Integer[np.ndarray, " T"],
+    length: Integer[np.ndarray, " T"],
+    K: int,
+) -> Bool[np.ndarray, "T C"]:
+    """Whether a tube is there in all K frames of a clip."""
+    begin = first_frame.astype(np.int64)[:, None]
+    return (begin <= start) & (begin + length[:, None] >= start.astype(np.int64) + K)
+
+
+def check_tubes(
+    video_id: str, tubes: int, start: Integer[np.ndarray, " C"], tubes_of_clip: Integer[np.ndarray, " C"]
+) -> None:
+    """Raises InputError if a video, or one of its clips that start there, has more tubes than a target can name."""
+    if tubes > MAX_TUBES_OF_VIDEO:
+        raise InputError(
+            f"{video_id} has {tubes} tubes", wanted=f"at most {MAX_TUBES_OF_VIDEO}", todo="split the video"
+        )
+    if tubes_of_clip.max(initial=0) > MAX_TUBES_OF_CLIP:
+        fullest = tubes_of_clip.argmax()
+        raise InputError(
+            f"{video_id}: the clip at frame {start[fullest]} has {tubes_of_clip[fullest]} tubes",
+            wanted=f"at most {MAX_TUBES_OF_CLIP}",
+            todo="split the video's tubes over several videos",
+        )
 
 
 def valid_clips(
@@ -35,7 +70,7 @@ def valid_clips(
     """
     start = np.arange(0, max(0, frames - K + 1), stride, dtype=np.int32)
     begin, end = first_frame.astype(np.int64), first_frame.astype(np.int64) + length
-    inside = (begin[:, None] <= start) & (end[:, None] >= start + K)
+    inside = covers(start, first_frame, length, K)
     outside = (begin[:, None] >= start + K) | (end[:, None] <= start)
     valid = (inside | outside).all(0) & inside.any(0)
     return start[valid], inside.sum(0, dtype=np.int16)[valid]
@@ -49,8 +84,7 @@ def covered_windows(
     More than its valid clips and their pairs by those which the ACT rule rejects. Arguments as of `valid_clips`.
     """
     start = np.arange(0, max(0, frames - K + 1), stride, dtype=np.int32)
-    begin, end = first_frame.astype(np.int64)[:, None], first_frame.astype(np.int64)[:, None] + length[:, None]
-    inside = (begin <= start) & (end >= start + K)
+    inside = covers(start, first_frame, length, K)
     return int(inside.any(0).sum()), int(inside.sum())
 
 

@@ -103,7 +103,8 @@ def open_frames(path: Path, *, whole: bool = True) -> FrameSource:
 
 def _open(path: Path) -> av.container.InputContainer:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    return av.open(str(path), container_options=options, metadata_errors="replace")  # titles may be in any encoding
+    place = str(path.absolute())  # of a relative one, what stands before a colon would be a protocol
+    return av.open(place, container_options=options, metadata_errors="replace")  # titles may be in any encoding
 
 
 def _broken(path: Path, found: str) -> DamagedVideo:

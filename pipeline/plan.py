@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Integer
 
 from data_manifests.card import Card
 from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest, ShardRecord
 from pipeline.annotations import Annotations, read_annotations, read_ids
-from pipeline.clips import ClipIndex, covered_windows, index_clips
+from pipeline.clips import ClipIndex, check_tubes, index_clips
 from pipeline.places import find_videos
+from pipeline.split_counts import count_split
 
 FRAMES_PER_SHARD = 4096
 """About 75 MB of JPEG frames at 320 x 240."""
@@ -86,64 +86,13 @@ class Plan:
         return (frames / FRAMES_PER_SECOND + views / VIEWS_PER_SECOND) / workers
 
     def counts(self, split: str) -> dict[str, Any]:
-        """Videos, windows, clips, pairs, clips with two tubes or more, and what the ACT rule rejects; also by class.
+        """See `count_split`."""
+        return count_split(self.videos, self.annotations.tubes, self.clips, self.settings, split)
 
-        A video counts for the class of its first tube.
-        """
-        rows = np.flatnonzero(self.videos["split"].to_numpy(zero_copy_only=False) == split)
-        of_split = np.isin(self.clips.video, rows)
-        K, frames = self.settings.K, self.videos["frames"].to_numpy()[rows]
-        windows = np.maximum(0, (frames - K) // self.settings.stride + 1)
-        owner = {video_id: row for row, video_id in enumerate(self.videos["video_id"].to_pylist())}
-        labels = np.full(self.videos.num_rows, -1)
-        tubes = np.zeros(self.videos.num_rows, np.int64)
-        table = self.annotations.tubes
-        spans: dict[int, list[tuple[int, int]]] = {row: [] for row in rows.tolist()}
-        first_frames, lengths = table["first_frame"].to_pylist(), pc.list_value_length(table["boxes"]).to_pylist()
-        for index, (video_id, label) in enumerate(
-            zip(table["video_id"].to_pylist(), table["label"].to_pylist(), strict=True)
-        ):
-            if (row := owner.get(video_id)) is not None:
-                labels[row] = label if labels[row] < 0 else labels[row]
-                tubes[row] += 1
-                if row in spans:
-                    spans[row].append((first_frames[index], lengths[index]))
-        covered, covered_pairs = 0, 0
-        for row, frames_of in zip(rows.tolist(), frames.tolist(), strict=True):
-            first, length = np.array(spans[row], np.int64).reshape(-1, 2).T
-            windows_of, pairs_of = covered_windows(frames_of, first, length, K, self.settings.stride)
-            covered, covered_pairs = covered + windows_of, covered_pairs + pairs_of
-        clips_of_split = int(of_split.sum())
-        pairs_of_split = int(self.clips.tubes[of_split].sum(dtype=np.int64))
-        per_class = {}
-        for label, name in enumerate(self.settings.classes):
-            of_class = rows[labels[rows] == label]
-            clips = np.isin(self.clips.video, of_class)
-            per_class[name] = {
-                "videos": len(of_class),
-                "tubes": int(tubes[of_class].sum()),
-                "clips": int(clips.sum()),
-                "pairs": int(self.clips.tubes[clips].sum(dtype=np.int64)),
-                "clips_ge2": int((self.clips.tubes[clips] >= 2).sum()),
-            }
-        return {
-            "videos": len(rows),
-            "windows": int(windows.sum()),
-            "clips": clips_of_split,
-            "pairs": pairs_of_split,
-            "clips_with_2_or_more_gt": int((self.clips.tubes[of_split] >= 2).sum()),
-            "rejected_half_covered": covered - clips_of_split,
-            "pairs_in_rejected": covered_pairs - pairs_of_split,
-            "every_window_of_every_tube": covered_pairs,
-            "clips_without_in_out_rule": covered,
-            "tubes_shorter_than_K": self.short_tubes(rows)[0],
-            "per_class": per_class,
-        }
-
-    def short_tubes(self, rows: Integer[np.ndarray, "videos"] | slice = slice(None)) -> tuple[int, int]:
-        """How many tubes of the videos in these rows are shorter than a clip, and how many there are in all."""
-        ids = pa.array(self.videos["video_id"].to_numpy(zero_copy_only=False)[rows], pa.string())
-        tubes = self.annotations.tubes.filter(pc.is_in(self.annotations.tubes["video_id"], ids))
+    def short_tubes(self) -> tuple[int, int]:
+        """How many tubes are shorter than a clip, and how many there are in all."""
+        tubes = self.annotations.tubes
+        tubes = tubes.filter(pc.is_in(tubes["video_id"], pc.unique(self.videos["video_id"])))
         short = pc.sum(pc.less(pc.list_value_length(tubes["boxes"]), self.settings.K)).as_py()
         return int(short or 0), tubes.num_rows
 
@@ -190,7 +139,8 @@ def make_plan(
         present: manifest of the store to be built, whose videos are not planned again.
 
     Raises:
-        InputError: as `read_annotations`; the list names a test video; a video is missing; or nothing is left to build a store from.
+        InputError: as `read_annotations`; the list names a test video; a video is missing, or has more tubes
+            than a target can name; or nothing is left to build a store from.
     """
     annotations = read_annotations(card, root)
     videos = annotations.videos
@@ -232,15 +182,26 @@ def make_plan(
     kept = {name: record for name, record in kept.items() if name not in replanned}
     taken = {video_id for record in kept.values() for video_id in record.videos}
     shards = _lay_out(videos, taken, kept)
+    clips = index_clips(videos, annotations.tubes, settings.K, settings.stride)
+    _check_tubes(videos, annotations.tubes, clips)
     return Plan(
         settings,
         annotations,
         videos,
-        index_clips(videos, annotations.tubes, settings.K, settings.stride),
+        clips,
         shards,
         skipped,
         replanned,
     )
+
+
+def _check_tubes(videos: pa.Table, tubes: pa.Table, clips: ClipIndex) -> None:
+    """Before hours of building, which would come to the same end."""
+    many = {one["values"]: one["counts"] for one in pc.value_counts(tubes["video_id"]).to_pylist()}
+    bounds = np.searchsorted(clips.video, np.arange(videos.num_rows + 1))
+    for row, video_id in enumerate(videos["video_id"].to_pylist()):
+        here = slice(bounds[row], bounds[row + 1])
+        check_tubes(video_id, many.get(video_id, 0), clips.first_frame[here], clips.tubes[here])
 
 
 def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:

@@ -11,15 +11,14 @@ from jaxtyping import Bool, Float32, Int16, Int64, Integer, UInt8, UInt16, UInt6
 from data_manifests.errors import InputError
 from data_manifests.kernel import kernel
 from data_manifests.layout import IGNORED
+from pipeline.clips import MAX_TUBES_OF_VIDEO, check_tubes, covers
 from pipeline.matching import MatchRule, PriorGrid, encode_rows, match_rows
 from pipeline.philox import video_key
 from pipeline.prior_search import make_scratch
 from pipeline.views import draw_view, project, whole_frame
 
-MAX_TUBES_OF_CLIP = 64
-"""A view's fate of its tubes is stored as bits."""
-NO_TUBE = MAX_TUBES_OF_VIDEO = 255
-"""`NO_TUBE` stands for the tube of an ignored prior."""
+NO_TUBE = MAX_TUBES_OF_VIDEO
+"""Stands for the tube of an ignored prior."""
 MAX_SIDE = 8191
 """Of a frame: the rectangle of a view reaches 4 sides far and is stored as int16."""
 _ROWS = 16_384
@@ -89,10 +88,6 @@ def video_targets(
     """
     T, C = len(boxes), len(clips)
     index = np.arange(T) if index is None else index
-    if index.max(initial=-1) >= MAX_TUBES_OF_VIDEO:
-        raise InputError(
-            f"{video_id} has {index.max() + 1} tubes", wanted=f"at most {MAX_TUBES_OF_VIDEO}", todo="split the video"
-        )
     if max(width, height) > MAX_SIDE:
         raise InputError(
             f"{video_id} has frames of {width} x {height}",
@@ -111,13 +106,8 @@ def video_targets(
     flat = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
     first = first_frame.astype(np.int64)
     starts = clips.astype(np.int64)
-    covering = ((first[:, None] <= starts) & (first[:, None] + length[:, None] >= starts + K)).sum(0)
-    if C and covering.max() > MAX_TUBES_OF_CLIP:
-        raise InputError(
-            f"{video_id}: the clip at frame {starts[covering.argmax()]} has {covering.max()} tubes",
-            wanted=f"at most {MAX_TUBES_OF_CLIP}",
-            todo="split the video's tubes over several videos",
-        )
+    covering = covers(starts, first, length, K).sum(0)
+    check_tubes(video_id, int(index.max(initial=-1)) + 1, starts, covering)
     rectangle = np.zeros((C, 1 + views, 4), np.int16)
     mirrored = np.zeros((C, 1 + views), np.bool_)
     sampler = np.zeros((C, 1 + views), np.uint8)

@@ -269,6 +269,13 @@ def test_an_index_that_names_a_chunk_twice_is_no_damage(tmp_path: Path) -> None:
     assert sum(1 for _ in open_frames(path)) == 30
 
 
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("at.avi"), moving_square(3))
+    Path("at.avi").rename("10:30.avi")
+    assert sum(1 for _ in open_frames(Path("10:30.avi"))) == 3
+
+
 def test_whole_files_that_hold_fewer_frames_than_their_headers_count(tmp_path: Path) -> None:
     """FFmpeg itself writes a chunk of no bytes for each frame that is shown again, and a trimmed MP4 keeps its old tables."""
     pictures = moving_square(30)

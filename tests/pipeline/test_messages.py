@@ -12,10 +12,11 @@ from data_manifests.errors import _MACHINE_FAULTS, InputError, run_command_line
 from pipeline import shards
 from pipeline.__main__ import main
 from pipeline.build import BuildReport
+from pipeline.clips import MAX_TUBES_OF_CLIP, MAX_TUBES_OF_VIDEO
 from pipeline.inspect import find_clip
 from pipeline.matching import MatchRule, prior_grid
 from pipeline.summary import print_build, print_store
-from pipeline.targets import MAX_SIDE, MAX_TUBES_OF_CLIP, MAX_TUBES_OF_VIDEO, video_targets
+from pipeline.targets import MAX_SIDE, video_targets
 from tests.pipeline.own_data import HEADER, moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import build_small, refusal
 

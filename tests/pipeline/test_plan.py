@@ -43,6 +43,43 @@ def test_counts_are_those_of_plain_counting(K: int, stride: int, tmp_path: Path)
     assert counts["per_class"]["Jump"] == {"videos": 0, "tubes": 0, "clips": 0, "pairs": 0, "clips_ge2": 0}
 
 
+def test_a_video_of_two_classes_counts_for_both(tmp_path: Path) -> None:
+    spans = {"Run": [(0, 30), (10, 12)], "Jump": [(0, 30), (40, 9)]}
+    rows = "".join(
+        tube_rows("a", first + 1, length, tube=10 * label + i, action=name)
+        for label, name in enumerate(spans)
+        for i, (first, length) in enumerate(spans[name])
+    )
+    counts = plan_own(tmp_path, test="", rows=rows + tube_rows("b", 1, 8)).counts("train")
+    everything = spans["Run"] + spans["Jump"]
+    windows = [range(start, start + 6) for start in range(49 - 6 + 1)]
+    covering = {span: [all(span[0] <= f < sum(span) for f in window) for window in windows] for span in everything}
+    half = [any(0 < sum(a <= f < a + n for f in window) < 6 for a, n in everything) for window in windows]
+    for name, of_class in spans.items():
+        clips = [i for i, no in enumerate(half) if not no and any(covering[span][i] for span in of_class)]
+        b = name == "Run"  # three clips of one tube
+        assert counts["per_class"][name] == {
+            "videos": 1 + b,
+            "tubes": 2 + b,
+            "clips": len(clips) + 3 * b,
+            "pairs": sum(covering[span][i] for span in of_class for i in clips) + 3 * b,
+            "clips_ge2": sum(sum(covering[span][i] for span in everything) >= 2 for i in clips),
+        }
+        assert clips
+    assert counts["videos"] == 2
+
+
+@pytest.mark.parametrize(
+    ("tubes", "apart", "message"), [(65, 0, "Run/v: the clip at frame 0 has 65 tubes"), (256, 6, "Run/v has 256 tubes")]
+)
+def test_more_tubes_than_a_target_can_name_are_refused_before_the_build(
+    tubes: int, apart: int, message: str, tmp_path: Path
+) -> None:
+    rows = "".join(tube_rows("Run/v", 1 + apart * tube, 6, tube=tube) for tube in range(tubes))
+    with pytest.raises(InputError, match=message):
+        plan_own(tmp_path, test="", rows=rows)
+
+
 def test_a_plan_is_a_function_of_its_inputs(tmp_path: Path) -> None:
     first, again = plan_own(tmp_path / "a"), plan_own(tmp_path / "b")
     assert places(first) == places(again)

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -263,6 +264,46 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(checkpoint, tmp_path
     with pytest.raises(InputError, match=r"clip\.json[\s\S]*a/clip\.mp4[\s\S]*b/clip\.mp4"):
         _detect(monkeypatch, "--checkpoint", checkpoint, *videos, "--out", tmp_path / "out", "--device", "cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_found_in_another_video_of_that_name_is_kept(checkpoint, tmp_path, monkeypatch):
+    videos, out = [tmp_path / folder / "clip.mp4" for folder in "ab"], tmp_path / "out"
+    for video in videos:
+        video.parent.mkdir()
+        write_video(video, iter(_frames(3)), Fraction(10))
+    given = ("--out", out, "--device", "cpu", "--quiet")
+    monkeypatch.chdir(videos[0].parent)
+    _detect(monkeypatch, "--checkpoint", checkpoint, videos[0].name, *given)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"clip\.json would be overwritten\n  found: what was found in clip\.mp4"):
+        _detect(monkeypatch, "--checkpoint", checkpoint, videos[1], *given)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    _detect(monkeypatch, "--checkpoint", checkpoint, videos[0], *given)  # the same by another path
+
+
+@pytest.mark.parametrize("name", ["10:30.mp4", "http:clip.mp4", "-clip.mp4"])
+def test_a_colon_in_a_name_is_no_protocol(name, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path(name), iter(_frames(3)), Fraction(10))
+    _detect(monkeypatch, "--checkpoint", checkpoint, "--out", "out", "--device", "cpu", "--quiet", "--", name)
+    assert json.loads((Path("out") / name).with_suffix(".json").read_text())["frames"] == 3
+
+
+def test_weak_tubes_are_shown_if_asked_for(checkpoint, tmp_path, monkeypatch):
+    """Of 40 classes none scores 0.05."""
+    torch.manual_seed(0)
+    model = ActNet(ACT300, 40, 2, 1 / 16)
+    with torch.no_grad():
+        for head in model.conf:
+            head.weight.mul_(0.01)
+    meta = CheckpointMeta(1, 2, tuple(map(str, range(40))), 1 / 16, "none", ACT300, "none", {})
+    save_checkpoint(tmp_path / "last.pt", model, torch.optim.SGD(model.parameters(), 0.1), meta)
+    write_video(tmp_path / "clip.mp4", iter(_frames(16)), Fraction(10))
+    given = ("--checkpoint", tmp_path / "last.pt", tmp_path / "clip.mp4", "--out", tmp_path / "out", "--device", "cpu")
+    _detect(monkeypatch, *given, "--least-score", "0.02")
+    scores = [tube["score"] for tube in json.loads((tmp_path / "out/clip.json").read_text())["tubes"]]
+    assert scores
+    assert all(0.02 <= score < 0.05 for score in scores)
 
 
 def test_a_rotated_video_is_read_upright(tmp_path):

@@ -97,7 +97,8 @@ def _not_a_video(path: Path, error: Exception) -> InputError:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    return av.open(str(path), container_options={"protocol_whitelist": "file"})  # a playlist names no other machine
+    place = str(path.absolute())  # of a relative one, what stands before a colon would be a protocol
+    return av.open(place, container_options={"protocol_whitelist": "file"})  # a playlist names no other machine
 
 
 def _file_rate(path: Path) -> Fraction:
@@ -173,7 +174,7 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], rate: 
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     count = 0
     try:
-        with av.open(str(unfinished), "w") as container:
+        with av.open(str(unfinished.absolute()), "w") as container:
             stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
             stream.pix_fmt = "yuv420p"
             for pixels in frames:

@@ -29,6 +29,8 @@ from trainer.evaluation import check_writable, write_json
 from trainer.pictures import PALETTE
 
 BLOCK = 16
+LEAST_LINKED = 0.05
+"""Tubelets of a lower score are kept for linking only where weaker tubes are to be shown."""
 
 
 def _worthy(clips: Iterator[ClipTubelets], least_score: float) -> Iterator[ClipTubelets]:
@@ -41,7 +43,7 @@ def _worthy(clips: Iterator[ClipTubelets], least_score: float) -> Iterator[ClipT
 
 
 def find_tubes(
-    detector: Detector, frames: Iterator[UInt8[np.ndarray, "h w 3"]], name: str, *, least_score: float = 0.05
+    detector: Detector, frames: Iterator[UInt8[np.ndarray, "h w 3"]], name: str, *, least_score: float = LEAST_LINKED
 ) -> tuple[Tubes, int, tuple[int, int]]:
     """The tubes of a stream of frames, the number of frames, and their width and height.
 
@@ -159,23 +161,30 @@ def check_sources(sources: Sequence[str], out: Path, *, keep: bool) -> list[str]
                 wanted="sources of different names", todo="detect in one of them by itself, with another --out",
             )  # fmt: skip
         for path in (out / f"{name}.json", out / f"{name}.mp4"):
-            itself = path.exists() and path.resolve() == Path(source).resolve()
-            if itself or (path.exists() and not _is_ours(out / f"{name}.json")):
+            if path.exists() and (found := _kept(path, out / f"{name}.json", source)):
                 raise InputError(
-                    f"{path} would be overwritten",
-                    found="the video itself" if itself else f"no {name}.json of an earlier detection beside it",
-                    todo="give another --out, or move it away",
+                    f"{path} would be overwritten", found=found, todo="give another --out, or move it away"
                 )
     check_writable(out)
     return [oddity for source in sources if (oddity := gaps_of(source))]
 
 
-def _is_ours(described: Path) -> bool:
+def _kept(path: Path, described: Path, source: str) -> str:
+    """Why a file is not to be replaced by what is found in a source; "" if it was found in it before.
+
+    Args:
+        described: the JSON of the detection that wrote the file, if one did.
+    """
+    if path.resolve() == Path(source).resolve():
+        return "the video itself"
     try:
-        content = json.loads(described.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"tubes", "weights"} <= content.keys()
+        before = json.loads(described.read_bytes())
+        source_before = before["source"]
+        if not {"tubes", "weights"} <= before.keys():
+            raise KeyError("tubes and weights")
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"no {described.name} of an earlier detection beside it"
+    return "" if os.path.abspath(source_before) == os.path.abspath(source) else f"what was found in {source_before}"
 
 
 def detect(
@@ -207,7 +216,7 @@ def detect(
         transient=True,
         disable=quiet or not sys.stderr.isatty(),
     )
-    tubes, count, (width, height) = find_tubes(detector, iter(seen), source)
+    tubes, count, (width, height) = find_tubes(detector, iter(seen), source, least_score=min(LEAST_LINKED, least_score))
     seconds = time.perf_counter() - begun
     kept = [int(t) for t in np.flatnonzero(tubes.kept & (tubes.score >= least_score))]
     kept.sort(key=lambda t: -float(tubes.score[t]))
