@@ -12,6 +12,7 @@ from jaxtyping import Float32, Integer, UInt8
 from PIL import Image, ImageDraw
 
 from data_manifests.layout import IGNORED
+from data_manifests.lettering import WHITE, Colour, write_text
 from data_manifests.manifest import write_atomically
 from pipeline.stored import StoredShard, StoredVideo
 
@@ -111,14 +112,14 @@ def draw_video(shard: StoredShard, video: StoredVideo, path: Path) -> int:
     columns = min(SHEET_COLUMNS, len(pictures))
     sheet = Image.new("RGB", (columns * width, MARGIN + rows * height + 18 * len(video.tubes)), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((4, 4), _video_title(video), fill="black")
+    write_text(sheet, (4, 2), _video_title(video))
     for place, picture in enumerate(pictures):
         sheet.paste(picture, (place % columns * width, MARGIN + place // columns * height))
     for line, tube in enumerate(video.tubes):
         top, scale = MARGIN + rows * height + 18 * line, sheet.width / video.frames
         begin, end = tube.first_frame * scale, (tube.first_frame + len(tube.boxes)) * scale
         pen.rectangle((begin, top + 2, max(begin + 1, end - 1), top + 16), fill=colour_of(tube.index))
-        pen.text((begin + 4, top + 3), _tube_title(shard, tube.index, tube.label), fill="black")
+        write_text(sheet, (begin + 4, top + 1), _tube_title(shard, tube.index, tube.label))
     _save(sheet, path)
     return len(numbers)
 
@@ -130,7 +131,7 @@ def animate_video(shard: StoredShard, video: StoredVideo, path: Path) -> int:
     return len(numbers)
 
 
-def colour_of(tube: int) -> tuple[int, int, int]:
+def colour_of(tube: int) -> Colour:
     """The colour of a tube in every picture."""
     return COLOURS[tube % len(COLOURS)]
 
@@ -138,9 +139,7 @@ def colour_of(tube: int) -> tuple[int, int, int]:
 def _tagged(shard: StoredShard, video: StoredVideo, numbers: Sequence[int], width: int) -> Iterator[Image.Image]:
     for number in numbers:
         picture = draw_tubes(shard.frames(video, number, number + 1)[0], number, video, width)
-        pen = ImageDraw.Draw(picture)
-        pen.rectangle((0, 0, 40, 12), fill="white")
-        pen.text((3, 1), str(number), fill="black")
+        write_text(picture, (0, 0), str(number), paper=WHITE)
         yield picture
 
 
@@ -158,7 +157,7 @@ def _clip_column(picture: ClipPicture, k: int) -> Image.Image:
     for row in picture.matched[np.unique(picture.tubes[picture.matched], return_index=True)[1]]:
         box, colour = _inside(picture.boxes[row, k] * size, size, size), colour_of(int(picture.tubes[row]))
         pen.rectangle(box, outline=colour, width=2)
-        pen.text((box[0] + 3, box[1] + 2), picture.labels[row], fill=colour)
+        write_text(tubes, (box[0] + 3, box[1] + 2), picture.labels[row], colour)
     column = Image.new("RGB", (size, 2 * size))
     column.paste(tubes, (0, 0))
     column.paste(priors, (0, size))
@@ -182,7 +181,7 @@ def _tube_title(shard: StoredShard, index: int, label: int) -> str:
 def _side_by_side(columns: Sequence[Image.Image], title: str) -> Image.Image:
     width, height = columns[0].size
     sheet = Image.new("RGB", (width * len(columns), height + MARGIN), "white")
-    ImageDraw.Draw(sheet).text((4, 4), title, fill="black")
+    write_text(sheet, (4, 2), title)
     for place, column in enumerate(columns):
         sheet.paste(column, (place * width, MARGIN))
     return sheet

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from data_manifests.lettering import LINE, WHITE, Colour, write_text
 from data_manifests.manifest import write_atomically
 from trainer.detection.link import Tubes
 from trainer.metrics.figures import Evaluation
@@ -23,11 +24,11 @@ PALETTE = (
     139),
 )  # fmt: skip
 """One colour a class, repeated; told apart by most colour-blind people."""
-TRUTH = (255, 255, 255)
+TRUTH = WHITE
 _INK, _PAPER, _GRID = (30, 30, 30), (250, 250, 248), (205, 205, 205)
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
+def colour_of(label: int) -> Colour:
     """The colour of a class in every picture."""
     return PALETTE[label % len(PALETTE)]
 
@@ -39,12 +40,8 @@ def shown_tubes(tubes: Tubes, most: int = 6) -> list[int]:
     return [int(t) for t in order[:most] if tubes.score[t] >= 0.25 * tubes.score[order[0]]]
 
 
-def _tag(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: tuple[int, int, int]) -> None:
-    font = ImageFont.load_default(11)
-    left, top, right, bottom = draw.textbbox((x + 2, y), text, font=font)
-    draw.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=colour)
-    dark = sum(colour) > 500
-    draw.text((x + 2, y), text, font=font, fill=_INK if dark else (255, 255, 255))
+def _tag(image: Image.Image, x: float, y: float, text: str, colour: Colour) -> None:
+    write_text(image, (x, y), text, _INK if sum(colour) > 500 else WHITE, paper=colour)
 
 
 def draw_frame(
@@ -67,16 +64,15 @@ def draw_frame(
         if 0 <= place < truth.ptr[t + 1] - truth.ptr[t]:
             x1, y1, x2, y2 = (float(v) * scale for v in truth.boxes[truth.ptr[t] + place])
             draw.rectangle((x1, y1, x2, y2), outline=TRUTH, width=1)
-            _tag(draw, x1, y2 - 13, classes[int(truth.label[t])], TRUTH)
+            _tag(image, x1, y2 - LINE, classes[int(truth.label[t])], TRUTH)
     for t in shown_tubes(tubes) if shown is None else shown:
         place = frame - int(tubes.first[t])
         if 0 <= place < tubes.ptr[t + 1] - tubes.ptr[t]:
             label = int(tubes.label[t])
             x1, y1, x2, y2 = (float(v) * scale for v in tubes.boxes[tubes.ptr[t] + place])
             draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour_of(label), width=2)
-            _tag(draw, x1, y1, f"{classes[label]} {tubes.score[t]:.2f}", colour_of(label))
-    font = ImageFont.load_default(11)
-    draw.text((4, image.height - 15), f"frame {frame}", font=font, fill=TRUTH, stroke_width=1, stroke_fill=_INK)
+            _tag(image, x1, y1, f"{classes[label]} {tubes.score[t]:.2f}", colour_of(label))
+    write_text(image, (2, image.height - LINE - 2), f"frame {frame}", WHITE, paper=_INK)
     return image
 
 
@@ -86,10 +82,9 @@ def _time_axis(
     """A bar a tube: annotated ones in outline, detected ones filled; ticks at the frames shown."""
     shown = shown_tubes(tubes)
     rows = len(truth.label) + len(shown)
-    name, bar = 190, 15
+    name, bar = 190, LINE
     image = Image.new("RGB", (width, rows * bar + 8), _PAPER)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(11)
 
     def across(frame: int) -> float:
         return name + frame / max(1, frames) * (width - name - 8)
@@ -105,7 +100,7 @@ def _time_axis(
             t = shown[row - len(truth.label)]
             label, first, length = int(tubes.label[t]), int(tubes.first[t]), int(np.diff(tubes.ptr)[t])
             text = f"found {tubes.score[t]:.2f}  {classes[label]}"
-        draw.text((4, top), text, font=font, fill=_INK)
+        write_text(image, (4, top), text, _INK)
         place = (across(first), top + 2, across(first + length), top + bar - 3)
         if row < len(truth.label):
             draw.rectangle(place, outline=colour_of(label), width=2)
@@ -142,7 +137,7 @@ def strip(
     head = 20
     sheet = Image.new("RGB", (width * columns, head + height * -(-len(drawn) // columns) + axis.height), _PAPER)
     title = f"{video_id}   white: annotated, colour: detected"
-    ImageDraw.Draw(sheet).text((4, 4), title, font=ImageFont.load_default(12), fill=_INK)
+    write_text(sheet, (4, 2), title, _INK)
     for i, image in enumerate(drawn):
         sheet.paste(image, (i % columns * width, head + i // columns * height))
     sheet.paste(axis, (0, sheet.height - axis.height))
