@@ -214,7 +214,7 @@ def check_version(version: object, where: str) -> None:
     if version != FORMAT_VERSION:
         raise InputError(
             f"{where} has another format version",
-            found=str(version),
-            wanted=str(FORMAT_VERSION),
+            found=f"format_version {version!r:.40}",
+            wanted=f"format_version {FORMAT_VERSION}",
             todo="build it again with this version of tubelets, or read it with the one that made it",
         )

@@ -185,7 +185,7 @@ def load_manifest(store: Path, name: str = MANIFEST) -> Manifest:
     if not path.is_file():
         raise InputError(
             f"no store at {store}", found=f"no {name}", wanted="a folder made by `python -m pipeline build`",
-            todo="check the path of --store, or build it",
+            todo="check the path, or build it",
         )  # fmt: skip
     return parse_manifest(path.read_bytes(), str(path))
 

@@ -112,7 +112,7 @@ def build(
         _check_finished(manifest, store)
         before = len(manifest.shards) - len(manifest.unfinished)
         planned = _with_plan(manifest, plan)
-        jobs = shard_jobs(planned, plan.videos, plan.annotations, card, root, store, plan.settings, decoding)
+        jobs = shard_jobs(planned, plan.videos, plan.annotations, root, store, plan.settings, decoding)
         records = {name: replace(planned[name], annotations=job.annotations_digest) for name, job in jobs.items()}
         _check_annotations(planned, records)
         to_build = [jobs[name] for name, record in sorted(records.items()) if record.files is None]

@@ -16,13 +16,12 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
-from data_manifests.card import Card
 from data_manifests.errors import InputError, InputErrors
 from data_manifests.layout import Settings
 from data_manifests.manifest import ShardRecord
 from data_manifests.signals import held_back
 from data_manifests.tables import boxes_of
-from pipeline.annotations import Annotations, counts_frames
+from pipeline.annotations import Annotations
 from pipeline.decoding import Decoding
 from pipeline.reconcile import Tube
 from pipeline.shards import BuiltShard, ShardJob, VideoJob, build_shard
@@ -49,7 +48,6 @@ def shard_jobs(
     records: dict[str, ShardRecord],
     videos: pa.Table,
     annotations: Annotations,
-    card: Card,
     root: Path,
     store: Path,
     settings: Settings,
@@ -73,7 +71,6 @@ def shard_jobs(
         tubes.setdefault(video_id, []).append(
             Tube(index, label, first, boxes_of(table, row), annotations.called[video_id, index])
         )
-    counted = counts_frames(card)
     jobs = {}
     for name, record in records.items():
         gone = [video_id for video_id in record.videos if video_id not in at_hand]
@@ -97,7 +94,7 @@ def shard_jobs(
             VideoJob(
                 row["video_id"],
                 row["path"],
-                row["frames"] if counted else None,
+                row["frames"] if annotations.lengths_are_known else None,
                 None if row["width"] is None else (row["width"], row["height"]),
                 tuple(tubes.get(row["video_id"], ())),
                 annotations.counted_from,

@@ -95,4 +95,4 @@ def how_many_workers(what: str = "Processes.") -> Any:
             raise click.BadParameter("a number of processes is wanted, or 0")
         return value or len(os.sched_getaffinity(0))
 
-    return click.option("--workers", default=0, callback=resolved, help=f"{what} [default: all cores]")
+    return click.option("--workers", default=0, callback=resolved, help=f"{what} [default: 0, one a core]")

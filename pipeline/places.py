@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_manifests.card import Card
-from data_manifests.did_you_mean import plain
+from data_manifests.did_you_mean import did_you_mean, plain
 from data_manifests.errors import InputError
 
 
@@ -33,21 +33,27 @@ def find_videos(videos: pa.Table, card: Card, root: Path, missing: str) -> tuple
         video_id = next(iter(skipped))
         places = [place.format(video_id=video_id) for place in card.video_places]
         alike = sorted({name for place in places for name in _alike(place, root)})
+        known = set(paths)
+        nobodys = [Path(name).stem for place in places for name in _names_beside(place, root) if name not in known]
         raise InputError(
             f"video {video_id} is not below {root}",
             found=f"{len(skipped):,} of {len(paths):,} videos are not there" + f"; {', '.join(alike)} is" * bool(alike),
             wanted="one of " + ", ".join(places),
-            todo="put it there, or build with --missing skip",
+            todo=did_you_mean(Path(places[0]).stem, nobodys, "put it there, or build with --missing skip"),
         )
     videos = videos.set_column(videos.schema.get_field_index("path"), "path", pa.array(paths, pa.string()))
     return videos.filter(pc.not_equal(videos["path"], "")), skipped
 
 
+def _names_beside(place: str, root: Path) -> Iterator[str]:
+    folder = root / Path(place).parent
+    return (path.relative_to(root).as_posix() for path in folder.iterdir()) if folder.is_dir() else iter(())
+
+
 def _alike(place: str, root: Path) -> Iterator[str]:
     """What is there under the same name but for upper and lower case, Unicode form or suffix."""
     wanted = Path(place)
-    folder = root / wanted.parent
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for name in _names_beside(place, root):
+        path = Path(name)
         if {plain(path.name), plain(path.stem)} & {plain(wanted.name), plain(wanted.stem)}:
-            name = (wanted.parent / path.name).as_posix()
             yield name if name.isascii() else f"{name} ({name!a})"

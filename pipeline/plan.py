@@ -109,6 +109,7 @@ class Plan:
                 "seconds": round(self.seconds(workers), 1),
                 "workers": workers,
                 "videos_of_unknown_size": self.videos["width"].null_count,
+                "lengths_are_known": self.annotations.lengths_are_known,
             },
             "oddities": [
                 {"rule": o.rule, "meaning": o.meaning, "count": o.count, "examples": list(o.examples)}

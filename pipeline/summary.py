@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -27,8 +30,25 @@ from pipeline.plan import ASSUMED_SIZE, Plan
 from pipeline.reconcile import RULES
 
 Item = TypeVar("Item")
+WIDE = 200
+"""Characters a line where stdout is no terminal."""
 SHOWN = 10
 """Skipped videos that are named on the screen."""
+
+
+def _console(*, plain: bool = False) -> Console:
+    """Of stdout: as wide as a terminal, or in a pipe or a file wide enough for every table.
+
+    Args:
+        plain: what it prints is the user's, in which brackets and numbers mean nothing.
+    """
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(width=width, markup=not plain, highlight=not plain)
+
+
+def _table(*names: str | Column) -> Table:
+    """One that breaks numbers in two, rather than cut them off, where it must be narrow."""
+    return Table(*(Column(name, overflow="fold") if isinstance(name, str) else name for name in names))
 
 
 def watched(items: Sequence[Item], what: str) -> Iterable[Item]:
@@ -54,12 +74,12 @@ def reading_progress() -> Iterator[Callable[[int, int], None]]:
 
 def print_plan(plan: Plan, workers: int) -> None:
     """Counts, sizes, oddities."""
-    console, told = Console(), plan.to_json(workers)
+    console, told = _console(), plan.to_json(workers)
     console.print(
         f"[bold]{plan.settings.title}[/]: K = {plan.settings.K}, stride {plan.settings.stride}, {plan.settings.views} views"
     )
-    table = Table("split", "videos", "windows", "clips", "(clip, tube) pairs", "clips with 2 tubes or more")
-    per_class = Table(
+    table = _table("split", "videos", "windows", "clips", "(clip, tube) pairs", "clips with 2 tubes or more")
+    per_class = _table(
         "split", Column("class", no_wrap=True), "videos", "tubes", "clips", "pairs", "clips with 2 or more"
     )
     for key in (key for key in told if key.endswith("_videos")):
@@ -74,20 +94,28 @@ def print_plan(plan: Plan, workers: int) -> None:
         console.print(f"without {len(plan.skipped):,} videos that are not there")
     estimate = told["estimate"]
     console.print(
-        f"{told['shards']} shards to build, about {estimate['bytes'] / 1e9:.2f} GB, "
-        f"about {estimate['seconds'] / 60:.1f} min with {workers} workers"
+        f"{told['shards']} shards to build, about {decimal(estimate['bytes'], precision=2)}, "
+        f"about {_duration(estimate['seconds'])} with {workers} workers"
     )
     if estimate["videos_of_unknown_size"]:
         console.print(
             f"  taking the frames of {estimate['videos_of_unknown_size']:,} videos as {ASSUMED_SIZE[0]} x {ASSUMED_SIZE[1]}: "
             "their own size is known when they are decoded"
         )
+    if not estimate["lengths_are_known"]:
+        console.print(
+            "  windows, size and time are of each video up to its last box: these annotations do not say how long it is"
+        )
     print_oddities(plan)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def print_oddities(plan: Plan) -> None:
     """The rules that the annotations of the dataset were read by, and what of them no clip holds."""
-    console = Console(markup=False, highlight=False)  # names are the user's
+    console = _console(plain=True)
     short, tubes = plan.short_tubes()
     if short:
         console.print(
@@ -157,7 +185,7 @@ def _some(videos: Sequence[str]) -> str:
 
 def print_motion(summary: str, warnings: list[str]) -> None:
     """Whether the boxes lie where the frames move: one line, and one more for each warning."""
-    console = Console()
+    console = _console()
     console.print(summary, highlight=False)
     for warning in warnings:
         console.print(f"[bold red]warning[/]: {warning}: look at them (python -m pipeline report)", highlight=False)
@@ -165,17 +193,17 @@ def print_motion(summary: str, warnings: list[str]) -> None:
 
 def print_store(described: dict[str, Any]) -> None:
     """What is in a store."""
-    console = Console()
+    console = _console()
     console.print(f"[bold]{described['title']}[/]")
     for name, value in described["settings"].items():
         console.print(f"  {name}: {value}", highlight=False)
-    table = Table("split", "shards", "videos", "frames", "clips", "views", "targets a view", "bytes")
+    table = _table("split", "shards", "videos", "frames", "clips", "views", "targets a view", "bytes")
     for split, row in described["splits"].items():
         table.add_row(
             split, *(f"{row[name]:,}" for name in ("shards", "videos", "frames", "clips", "views")),
             f"{row['targets_per_view']:.2f}", f"{row['bytes']:,}",
         )  # fmt: skip
-    per_class = Table(
+    per_class = _table(
         "split", Column("class", no_wrap=True), "videos", "tubes", "boxes", "clips", "priors a tube", "tubes that no prior fits",
         "dropped by views",
     )  # fmt: skip

@@ -78,6 +78,8 @@ class Finding:
         return f"{self.file}{row}: {self.what}" + (f" (video {self.video})" if self.video else "")
 
 
+Source = tuple[Card, Path]
+"""Of a store: its dataset's card, and the folder that the dataset lies in."""
 Progress = Callable[[int, int], None]
 """Called with the bytes checked since the last call, and the bytes to check in all."""
 
@@ -133,8 +135,7 @@ def is_small(folder: str, path: str) -> bool:
 
 def repair(
     store: Path,
-    card: Card,
-    root: Path,
+    source: Source | None,
     findings: list[Finding],
     *,
     workers: int,
@@ -144,14 +145,25 @@ def repair(
     """Mends what `verify` found: puts the manifest's copy back, builds the damaged shards from their source, and removes
     files that no record names from the folders of a store, now that no build is at work.
 
+    Args:
+        source: the card and the root of the dataset; None where no shard need be built.
+
     Returns:
         What was mended, a line each.
 
     Raises:
-        InputError: the source gives other bytes than those that were recorded, or is not there; that shard is left as it is.
+        InputError: a shard is damaged, and the source is not given or there, or gives other bytes than those that were
+            recorded; that shard is left as it is.
     """
     with only_build(store):
         manifest, of_manifest = best_manifest(store)
+        named = {f.shard for f in findings if f.shard in manifest.shards and not f.planned}
+        damaged = sorted(named - set(manifest.unfinished))
+        if damaged and source is None:
+            raise InputError(
+                f"{len(damaged)} shards of {store} are to be built again", found=", ".join(damaged[:5]),
+                wanted="their source", todo="add --dataset and --root",
+            )  # fmt: skip
         if of_manifest:
             save_manifest(manifest, store)
         mended = [f"{finding.file}: written anew" for finding in of_manifest]
@@ -160,9 +172,8 @@ def repair(
             (store / name).unlink(missing_ok=True)
         mended += [f"{name}: removed" for name in strange]
         settings = Settings.from_json(manifest.attributes["settings"])
-        named = {f.shard for f in findings if f.shard in manifest.shards and not f.planned}
-        damaged = sorted(named - set(manifest.unfinished))
-        mended += _repair_shards(store, card, root, manifest, settings, damaged, workers, executor, decoding)
+        if source is not None:
+            mended += _repair_shards(store, *source, manifest, settings, damaged, workers, executor, decoding)
         files = {finding.file for finding in findings if not finding.shard} & set(manifest.files)
         if any(name == ROOT or name.startswith(f"{PRIORS}/") for name in files):
             _same(manifest.files, write_root(store, manifest.attributes, settings))
@@ -303,7 +314,7 @@ def _repair_shards(
     rows = [row for row in annotations.videos.to_pylist() if row["video_id"] in ids]
     videos, _ = find_videos(pa.Table.from_pylist(rows, VIDEOS), card, root, "error")
     unbuilt = {name: ShardRecord(r.split, r.videos, r.annotations) for name, r in wanted.items()}
-    jobs = shard_jobs(unbuilt, videos, annotations, card, root, store, settings, decoding)
+    jobs = shard_jobs(unbuilt, videos, annotations, root, store, settings, decoding)
     mended = []
     with closing(run_jobs(list(jobs.values()), workers, executor)) as finished:
         for built in finished:

@@ -35,7 +35,8 @@ def verify_place(
     Args:
         place: its folder or URL.
         deep: reads every byte, as `mend` does.
-        mend: builds what is damaged again from `dataset` and `root`, or puts it anew from `scratch` if it has a URL.
+        mend: builds damaged shards again from `dataset` and `root`, or puts what is damaged anew from `scratch` if the
+            store has a URL.
 
     Raises:
         InputError: something is wrong, still; or what `mend` needs is not given.
@@ -49,9 +50,9 @@ def verify_place(
             (lambda findings: repair_remote(remote, scratch, findings)) if mend and scratch else None,
         )  # fmt: skip
         return
-    if mend and (dataset is None or root is None):
-        raise InputError("--repair builds from the source", wanted="--dataset and --root", todo="add them")
-    store = Path(place)
+    if (dataset is None) != (root is None):
+        raise InputError("one of --dataset and --root alone", wanted="both, or none", todo="add the other")
+    store, source = Path(place), (load_card(dataset), root) if dataset and root else None
 
     def find() -> list[Finding]:
         with reading_progress() as progress:
@@ -59,8 +60,7 @@ def verify_place(
 
     _verify(
         place, find, "--dataset and --root", deep or mend,
-        (lambda findings: repair(store, load_card(dataset), root, findings, workers=workers, decoding=decoding))
-        if mend and dataset and root else None,
+        (lambda findings: repair(store, source, findings, workers=workers, decoding=decoding)) if mend else None,
     )  # fmt: skip
 
 

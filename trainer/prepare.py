@@ -162,12 +162,13 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         write_record(job, config, store, model, ranks, all_parts)
     if ranks.first:
         print(
-            f"training on {store.clips} clips of {job.store}, K = {model.K}, {model.classes} classes, "
-            f"{sum(p.numel() for p in model.parameters()):,} weights, {ranks.count} x {ranks.device.type}, "
-            f"steps {start} to {config.iterations}",
+            f"{'measuring' if job.profile else 'training'} on {store.clips} clips of {job.store}, K = {model.K}, "
+            f"{model.classes} classes, {sum(p.numel() for p in model.parameters()):,} weights, "
+            f"{ranks.count} x {ranks.device.type}"
+            + ("; nothing is trained" if job.profile else f", steps {start} to {config.iterations}"),
             flush=True,
         )
-        if config.warmup >= config.iterations > start:
+        if not job.profile and config.warmup >= config.iterations > start:
             reached = rate_at(config, config.iterations - 1)
             print(
                 f"note: warming up takes longer than the run, whose rate rises to {reached:.2g} of {config.base_lr:.2g} "

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from data_manifests.errors import InputError, quickly_interrupted, run_command_line
+from data_manifests.errors import INTERRUPTED, InputError, quickly_interrupted, run_command_line
 from data_manifests.help import GroupedCommand, program_name
 from trainer.config import config_fields, load_config
 from trainer.place import cache_options, place_of
@@ -113,11 +113,12 @@ def cli(
         if imitated and ranks.first:
             print("in float32, which is quicker here: no bfloat16 in this device (--amp imitates it)", flush=True)
         with together(ranks):
-            interrupted = train(job, config, ranks)
+            ending = train(job, config, ranks)
         leave()
-        if interrupted:
-            raise KeyboardInterrupt
-        if ranks.first:
+        if ending == "interrupted":
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(INTERRUPTED)
+        if ranks.first and ending == "done" and not profile:
             print(f"done in {(time.monotonic() - started) / 60:.1f} min: {job.out}", flush=True)
 
 

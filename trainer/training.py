@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -34,8 +35,12 @@ ONE_PRESS = 1.0
 """Seconds in which Ctrl-C counts once: torchrun, which gets it too, passes it on."""
 
 
-def train(job: Job, config: Config, ranks: Ranks) -> bool:
-    """Trains, or only measures a few steps if the job says so. Returns whether Ctrl-C ended it.
+Ending = Literal["done", "asked to stop", "interrupted"]
+"""How a run ended that nothing was wrong with: by its last step, SIGTERM or Ctrl-C."""
+
+
+def train(job: Job, config: Config, ranks: Ranks) -> Ending:
+    """Trains, or only measures a few steps if the job says so.
 
     Raises:
         InputError: the store, a weight file or a checkpoint does not fit; a sample cannot be read; the loss is not finite.
@@ -45,11 +50,11 @@ def train(job: Job, config: Config, ranks: Ranks) -> bool:
         return _go_through(run, job, config, ranks)
 
 
-def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
+def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> Ending:
     learner, average, log, best = run.learner, run.average, run.log, run.best
     if job.profile:
         _profile(run, job, config, ranks)
-        return False
+        return "done"
     watch, stop = Watch(ranks.device), _StopFlag()
 
     def read(lag: int) -> bool:
@@ -74,6 +79,7 @@ def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
         if log is not None:
             _save(run, job.checkpoints, config, ranks, done, best, list(log.gathered), as_best=better)
 
+    ending: Ending = "done"
     lag = LAG if ranks.device.type == "cuda" else 0  # a CPU waits for nothing
     with stop:
         if run.unscored:
@@ -99,10 +105,11 @@ def _go_through(run: Prepared, job: Job, config: Config, ranks: Ranks) -> bool:
             if stopped:
                 if ranks.first:
                     print(f"asked to stop: saved after step {done}; go on with --resume", flush=True)
+                ending = "interrupted" if stop.interrupted else "asked to stop"
                 break
     if log is not None:
         log.close()
-    return stop.interrupted
+    return ending
 
 
 class _StopFlag:

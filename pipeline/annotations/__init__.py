@@ -1,6 +1,6 @@
 """Annotation files of any format to the two tables, with every oddity repaired or refused by a named rule."""
 
-from pipeline.annotations.read import counts_frames, read_annotations, read_ids
+from pipeline.annotations.read import read_annotations, read_ids
 from pipeline.annotations.rules import Annotations, Oddity, RawTube, RawVideo
 
-__all__ = ["Annotations", "Oddity", "RawTube", "RawVideo", "counts_frames", "read_annotations", "read_ids"]
+__all__ = ["Annotations", "Oddity", "RawTube", "RawVideo", "read_annotations", "read_ids"]

@@ -18,29 +18,22 @@ class _Format(NamedTuple):
 
     Args:
         read: a file, or a folder of files, to raw videos.
-        counts_frames: the files say how many frames each video has; those of the others only where annotations end.
         folders: a folder of files may be read too.
         counted_from: the number of a video's first frame in such a file.
     """
 
     read: Callable[[Path, Card, OddityCounter], list[RawVideo]]
-    counts_frames: bool = False
     folders: bool = False
     counted_from: Callable[[Path, Card], int] = lambda _, card: card.first_frame
 
 
 _FORMATS = {
-    "ucf101": _Format(ucf101.read, counts_frames=True, counted_from=ucf101.counted_from),
+    "ucf101": _Format(ucf101.read, counted_from=ucf101.counted_from),
     "csv": _Format(csv_boxes.read),
     "cvat": _Format(cvat.read, folders=True),
     "coco": _Format(coco.read),
-    "act": _Format(act.read, counts_frames=True),
+    "act": _Format(act.read),
 }
-
-
-def counts_frames(card: Card) -> bool:
-    """Whether the card's annotations say how many frames each video has."""
-    return _FORMATS[card.annotation_format].counts_frames
 
 
 def read_annotations(card: Card, root: Path) -> Annotations:

@@ -57,6 +57,8 @@ class Annotations:
     """What the file calls a tube, by its video and its index there."""
     counted_from: int
     """The number of a video's first frame in the file."""
+    lengths_are_known: bool
+    """Whether the file says how many frames each video has; else `frames` in the videos' table is where its tubes end."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def make_tables(
         box_column([tube.boxes for _, _, tube in tube_rows]),
     ]
     tables = pa.Table.from_pylist(video_rows, VIDEOS), pa.Table.from_arrays(columns, schema=TUBES)
-    return Annotations(*tables, oddities.rows(), called, counted_from)
+    lengths_are_known = all(video.frames is not None for video in videos)
+    return Annotations(*tables, oddities.rows(), called, counted_from, lengths_are_known)
 
 
 def _check_length_and_size(video: RawVideo, source: str) -> None:
@@ -234,10 +237,12 @@ def _repair(
     if not np.isfinite(boxes).all():
         frame = first + int(np.argmin(np.isfinite(boxes).all(1)))
         raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
-    if boxes.max() <= 1:
+    fractions = (boxes.max(1) <= 1) & (boxes.min(1) >= 0)
+    if boxes.max() <= 1 or fractions.any():
+        at = int(fractions.argmax())
         raise InputError(
-            f"{source}: {where}: all its boxes lie within the first pixel",
-            found=f"no coordinate above {boxes.max():g}",
+            f"{source}: {where}, frame {first + at}: the box lies within the first pixel",
+            found=f"x1 y1 x2 y2 = {boxes[at].tolist()}",
             wanted="pixels",
             todo="if they are fractions of the frame, multiply x by its width and y by its height",
         )

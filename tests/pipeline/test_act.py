@@ -71,6 +71,7 @@ def named(pickled: bytes, opcode: str) -> set[object]:
 
 def assert_equals_the_oracle(annotations: Annotations, path: Path, card: Card) -> None:
     expected = plain_videos(path, card.split)
+    assert annotations.lengths_are_known
     videos = annotations.videos.to_pylist()
     assert {v["video_id"]: (v["split"], v["frames"], (v["width"], v["height"])) for v in videos} == {
         video: (part, frames, size) for video, (part, frames, size, _) in expected.items()

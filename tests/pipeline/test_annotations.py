@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data_manifests.card import known_cards, load_card
+from data_manifests.card import load_card
 from data_manifests.errors import InputError
 from data_manifests.tables import boxes_of
-from pipeline.annotations import Annotations, counts_frames, read_annotations, read_ids
+from pipeline.annotations import Annotations, read_annotations, read_ids
 
 VIDEO = "Biking/v_Biking_g01_c01"
 
@@ -42,6 +42,7 @@ def test_uint8_boxes_are_widened_and_one_based_boxes_moved(tmp_path: Path) -> No
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 0), [[199, 99, 299, 200]] * 6)
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 1), [[0, 0, 9, 9]] * 6)
     assert annotations.tubes["first_frame"].to_pylist() == [0, 2]
+    assert annotations.lengths_are_known
     assert annotations.tubes["label"].to_pylist() == [2, 2]
     assert rules(annotations) == {"widened-boxes": 1, "one-based-boxes": 2}
     assert all(oddity.meaning for oddity in annotations.oddities)
@@ -189,8 +190,3 @@ def test_a_list_that_is_no_text_or_leaves_the_root(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/etc/passwd\n")
     with pytest.raises(InputError, match="line 1: video id '/etc/passwd' is refused"):
         read_ids(tmp_path / "list.txt", {"a/b"})
-
-
-def test_the_cards_whose_annotations_count_frames() -> None:
-    counting = {name for name in known_cards() if counts_frames(load_card(name))}
-    assert counting == {"jhmdb21", "multisports", "ucf101", "ucfsports"}

@@ -16,6 +16,8 @@ from data_manifests.layout import TABLES
 from data_manifests.manifest import load_manifest, save_manifest
 from pipeline.__main__ import main
 from pipeline.alignment import Alignment
+from pipeline.inspect import describe_store
+from pipeline.summary import print_store
 from tests.pipeline.own_data import HEADER, moving_square, tube_rows, write_own, write_video
 
 
@@ -57,7 +59,9 @@ def test_a_plan_needs_no_video_and_counts(root: Path, tmp_path: Path, monkeypatc
     assert told["test_videos"]["videos"] == 1
     given = ("plan", "--dataset", tmp_path / "own.toml", "--root", tmp_path)
     assert run(monkeypatch, *given) == 0
-    assert "clips" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "clips" in out
+    assert "of each video up to its last box: these annotations do not say how long it is" in out
     assert run(monkeypatch, *given, "--missing", "error") == 2
     assert "3 of 3 videos are not there" in capsys.readouterr().err
     (tmp_path / "videos/Run").mkdir(parents=True)
@@ -145,6 +149,22 @@ def test_inspect_tells_and_draws(store: Path, tmp_path: Path, monkeypatch, capsy
     assert Image.open(tmp_path / "no-suffix").format == "PNG"
 
 
+@pytest.mark.parametrize("columns", [None, "60"])
+def test_no_digit_of_a_table_is_cut_off(columns: str | None, store: Path, monkeypatch, capsys) -> None:
+    described = describe_store(store)
+    described["splits"]["train"] |= dict.fromkeys(("frames", "clips", "views", "bytes"), 987_654_321_000)
+    described["classes"] = [
+        row | dict.fromkeys(("videos", "boxes", "clips"), 123_456_789) for row in described["classes"]
+    ]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    print_store(described)
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert (out.count("987,654,321,000") == 4) == (columns is None)
+
+
 def test_what_motion_says_of_the_boxes_is_a_warning(store: Path, monkeypatch, capsys) -> None:
     shifted = Alignment(64, 0.1, {"mirrored": -4.0}, (-1.3, -1.7, -1.1))
     monkeypatch.setattr("pipeline.inspect_command.measure_alignment", lambda shards: shifted)
@@ -171,6 +191,9 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
     data.write_bytes(content)
     assert run(monkeypatch, "verify", store, "--deep") == 2
     assert "Run/a" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", store, "--repair") == 2
+    assert "add --dataset and --root" in capsys.readouterr().err
+    assert data.read_bytes() == content
     repair = ("--repair", "--dataset", root / "own.toml", "--root", root)
     assert run(monkeypatch, "verify", store, *repair) == 0
     assert run(monkeypatch, "verify", store, "--deep") == 0
@@ -218,7 +241,7 @@ def test_verify_finds_a_flipped_bit_and_repairs_it(root: Path, store: Path, monk
             "'--workers'",
         ),
         (["inspect", "STORE", "--browse", "--port", "99999"], "'--port': 99999"),
-        (["verify", "STORE", "--repair"], "--dataset and --root"),
+        (["verify", "STORE", "--repair", "--root", "ROOT"], "one of --dataset and --root alone"),
         (["biuld"], "build"),
         (["plan", "--datset", "ucf101"], "--dataset"),
     ],

@@ -30,6 +30,7 @@ def test_rows_become_tubes(tmp_path: Path) -> None:
     assert [tuple(head.values()) for head in heads] == [("a/b", 0, 0, 2), ("a/b", 1, 1, 0), ("c", 0, 0, 0)]
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 1), [[0.5, 1, 60, 47.25]] * 2)
     assert annotations.oddities == ()
+    assert not annotations.lengths_are_known
 
 
 def test_the_order_of_rows_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
@@ -55,7 +56,8 @@ def test_boxes_are_clipped_to_the_declared_frame(tmp_path: Path) -> None:
         ("a,0,Run,1.5,1,1,5,5\n", r"line 2: a number is wanted[\s\S]*1\.5"),
         ("a,0,Run,1,1,x,5,5\n", r"line 2: a number is wanted[\s\S]*'x'"),
         ("a,0,RUN,1,1,1,5,5\n", r"a class of card own: Run, Jump[\s\S]*did you mean Run"),
-        ("a,0,Run,1,.1,.1,.5,.6\n", r"a tube 0: all its boxes lie within the first pixel[\s\S]*fractions of the frame"),
+        ("a,0,Run,1,.1,.1,.5,.6\n", r"a tube 0, frame 1: the box lies within the first pixel[\s\S]*fractions"),
+        ("a,0,Run,1,1,1,5,5\na,0,Run,2,.1,.1,.5,.6\n", r"a tube 0, frame 2: the box lies within the first pixel"),
         ("a,0,Run,1,1,5,1,5,5\n", r"found: 9\n  wanted: 8[\s\S]*decimal comma"),
         ('"a",0,Run,1,1,1,5,5\n"b\nc",0,Run,1,1,1,5\n', r"line 4 has another number of columns"),
         ("\na,0,Run,1,1,1,5\n", r"line 3 has another number of columns"),

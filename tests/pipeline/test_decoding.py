@@ -131,8 +131,8 @@ def test_a_kept_video_is_repaired_to_the_same_bytes(root: Path, tmp_path: Path) 
     before = tree(store)
     (store / "shards/train-00000/frames/bytes/c/0").unlink()
     findings = verify(store)
-    assert "does not decode" in refusal(repair, store, card, root, findings, workers=0, executor=Here())
-    repair(store, card, root, findings, workers=0, executor=Here(), decoding=KEEP)
+    assert "does not decode" in refusal(repair, store, (card, root), findings, workers=0, executor=Here())
+    repair(store, (card, root), findings, workers=0, executor=Here(), decoding=KEEP)
     assert tree(store) == before
 
 

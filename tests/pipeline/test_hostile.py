@@ -55,7 +55,7 @@ def test_a_manifest_that_names_files_outside_the_store(small_root: Path, store: 
     before, card = tree(store), load_card(str(small_root / "own.toml"))
     calls: list[Callable[[], Any]] = [
         lambda: verify(store, deep=True),
-        lambda: repair(store, card, small_root, [], workers=0, executor=Here()),
+        lambda: repair(store, (card, small_root), [], workers=0, executor=Here()),
         lambda: build_small(small_root, store),
         lambda: describe_store(store),
     ]

@@ -1,6 +1,7 @@
 """What is wrong is named down to the row and the video; a repair gives the same bytes, or refuses."""
 
 import fcntl
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from data_manifests.card import load_card
 from data_manifests.errors import InputError
-from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES
+from data_manifests.layout import MANIFEST, MANIFEST_COPY, TABLES, digest
 from data_manifests.manifest import load_manifest
 from pipeline.__main__ import cli
 from pipeline.build import only_build
@@ -36,7 +37,7 @@ def flip(path: Path, at: int) -> None:
 def mend(store: Path, root: Path) -> list[str]:
     """Deep verification, and repair of what it finds."""
     card = load_card(str(root / "own.toml"))
-    return repair(store, card, root, verify(store, deep=True), workers=1, executor=Here())
+    return repair(store, (card, root), verify(store, deep=True), workers=1, executor=Here())
 
 
 def test_a_whole_store(store: Path) -> None:
@@ -108,6 +109,33 @@ def test_small_files(store: Path, small_root: Path, small_store: Path, name: str
     assert tree(store) == tree(small_store)
 
 
+def test_what_is_no_shards_is_mended_without_the_source(store: Path, small_store: Path) -> None:
+    flip(store / MANIFEST, 400)
+    (store / "tables/tubes.parquet").unlink()
+    (store / "priors/c/0/0").write_bytes(b"")
+    (store / "shards/train-00000/notes").write_text("in nobody's way")
+    repair(store, None, verify(store, deep=True), workers=1, executor=Here())
+    assert tree(store) == tree(small_store)
+    (store / "priors/c/0/0").write_bytes(b"")
+    flip(store / "shards/train-00001/zarr.json", 100)
+    before = tree(store)
+    told = refusal(repair, store, None, verify(store, deep=True), workers=1, executor=Here())
+    assert "1 shards of" in told
+    assert "train-00001" in told
+    assert "add --dataset and --root" in told
+    assert tree(store) == before
+
+
+def test_a_manifest_of_another_format_version(store: Path, small_store: Path) -> None:
+    """With a good digest: another program's. Beside a copy that we know it is damage, alone it is refused."""
+    content = json.loads((store / MANIFEST).read_bytes())
+    body = {name: part for name, part in content.items() if name != "digest"} | {"format_version": 2}
+    (store / MANIFEST).write_text(json.dumps({**body, "digest": digest(body)}))
+    assert [str(finding) for finding in verify(store)] == ["manifest.json: format_version 2"]
+    shutil.copy(store / MANIFEST, store / MANIFEST_COPY)
+    assert "has another format version" in refusal(verify, store)
+
+
 def test_a_whole_shard_is_gone(store: Path, small_root: Path, small_store: Path) -> None:
     shutil.rmtree(store / "shards" / "train-00001")
     assert {f.shard for f in verify(store)} == {"train-00001"}
@@ -145,7 +173,7 @@ def test_a_shard_that_was_built_while_verify_read_is_not_removed(small_root: Pat
     assert [finding.what for finding in seen] == [FOREIGN, STRANGE]
     seen += [Finding(STRANGE, f"shards/test-00000/{name}") for name in ("zarr.json", "videos.parquet")]
     build_small(small_root, store)
-    repair(store, load_card(str(small_root / "own.toml")), small_root, seen, workers=1, executor=Here())
+    repair(store, (load_card(str(small_root / "own.toml")), small_root), seen, workers=1, executor=Here())
     assert (store / "notes.txt").read_text() == "mine", "no part of a store: somebody's"
     (store / "notes.txt").unlink()
     assert tree(store) == tree(small_store)
