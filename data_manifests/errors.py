@@ -76,6 +76,7 @@ _MACHINE_FAULTS = {
     errno.ENOSPC: "free some space on that disk, then run the same command again",
     errno.EDQUOT: "free some of your quota on that disk, then run the same command again",
     errno.EFBIG: "raise the file size limit (ulimit -f), then run the same command again",
+    errno.ENOMEM: "free some memory, or let a process map more files (sysctl vm.max_map_count)",
     errno.EACCES: "give yourself permission on that path, or choose another place",
     errno.EPERM: "give yourself permission on that path, or choose another place",
     errno.EROFS: "choose a place that is not mounted read-only",

@@ -63,7 +63,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "negative_overlap": (0, 1),
 }
 """Least and most of the settings that are numbers."""
-MOST_PRIORS, MOST_IMAGE_SIZE = 1 << 16, 4096
+MOST_PRIORS = 65_535
+"""Targets store a prior's index as uint16."""
+MOST_IMAGE_SIZE = 4096
 MOST_PIXELS = 64_000_000
 """A frame larger than this is refused before it is decoded, or memory made for it."""
 

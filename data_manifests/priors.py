@@ -8,12 +8,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_manifests.errors import InputError
-from data_manifests.layout import PRIORS, data_file
+from data_manifests.layout import MOST_PRIORS, PRIORS, data_file
 from data_manifests.manifest import Manifest, check_file
 from data_manifests.prior_spec import PriorLayer, PriorSpec
-
-MAX_PRIORS = 65_535
-"""Targets store a prior's index as uint16."""
 
 
 def make_priors(spec: PriorSpec) -> Float32[np.ndarray, "P 4"]:
@@ -24,8 +21,8 @@ def make_priors(spec: PriorSpec) -> Float32[np.ndarray, "P 4"]:
     Raises:
         InputError: the network has more priors than a target can name.
     """
-    if spec.priors > MAX_PRIORS:
-        raise InputError(f"a network of {spec.priors} priors", wanted=f"at most {MAX_PRIORS}", todo="use fewer grids")
+    if spec.priors > MOST_PRIORS:
+        raise InputError(f"a network of {spec.priors} priors", wanted=f"at most {MOST_PRIORS}", todo="use fewer grids")
     return np.concatenate([_layer_priors(layer, spec.image_size) for layer in spec.layers])
 
 

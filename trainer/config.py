@@ -44,7 +44,7 @@ class Config:
     momentum: float = 0.9
     "of SGD"
     weight_decay: float = 5e-4
-    "of weights; biases and norms have none"
+    "of weights; biases and batch norms have none"
     clip_norm: float = 0.0
     "gradients are scaled down to this norm; 0: never"
     accumulate: int = 0
@@ -75,7 +75,7 @@ class Config:
     def __post_init__(self) -> None:
         counts = ("batch", "iterations", "log_every", "save_every", "keep")
         fits = {name: (getattr(self, name) >= 1, "1 or more") for name in counts} | {
-            "width": (0 < self.width <= 1, "above 0, up to 1"),
+            "width": (0.5 < 64 * self.width <= 64, "above 1/128, up to 1"),
             "base_lr": (0 < self.base_lr < math.inf, "above 0, finite"),
             "milestones": (min(self.milestones, default=1) >= 1, "steps from 1 on"),
             "ema": (0 <= self.ema < 1, "from 0 to below 1"),

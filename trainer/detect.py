@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -80,10 +79,10 @@ def cli(
             found = detect(
                 detector, meta.classes, source, out, least_score=least_score, frames=frames, keep=keep, quiet=quiet
             )
-            speed, rate = found["frames_per_second"], Fraction(found["rate"]).limit_denominator(1001)
+            speed, rate = found["frames_per_second"], found["rate"]
             print(
                 f"{source}: {found['frames']} frames, {len(found['tubes'])} tubes, {speed:.1f} frames/s "
-                f"({speed / float(rate):.2f} x the video's {float(rate):.2f})"
+                f"({speed / rate:.2f} x the video's {rate:.4g})"
             )
             if found["frames"] < shortest:
                 print(f"  too short: a tube takes {shortest} frames")

@@ -63,7 +63,6 @@ class _Progress:
 @click.option("--split", help="Videos to score. [default: test, or all if the store has no test videos]")
 @click.option("--ap-rule", type=click.Choice(get_args(ApRule)), default="act", show_default=True)
 @click.option("--frames", type=click.Choice(get_args(FrameRule)), default="all", show_default=True)
-@click.option("--link", "link_rule", type=click.Choice(["act"]), default="act", show_default=True)
 @click.option("--all-protocols", is_flag=True, help="Also print the same detections under each published protocol.")
 @click.option(
     "--pictures",
@@ -87,7 +86,6 @@ def cli(
     split: str | None,
     ap_rule: ApRule,
     frames: FrameRule,
-    link_rule: str,
     all_protocols: bool,
     pictures: int,
     quiet: bool,

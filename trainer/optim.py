@@ -19,7 +19,8 @@ BIAS_RATE = 2.0
 def parameter_groups(model: ActNet, config: Config) -> list[dict[str, Any]]:
     """Four groups: weights and biases of what all frames share, weights and biases of the heads.
 
-    Each has `rate`, the factor on the scheduled rate, and `names`. Normalisation scales count as biases.
+    Each has `rate`, the factor on the scheduled rate, and `names`. Scales of batch normalisation count as
+    biases; conv4_3's is a weight, as in SSD.
     """
     shared = config.shared_rate or 1 / model.K
     groups: dict[tuple[str, bool], dict[str, Any]] = {}

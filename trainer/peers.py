@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from trainer.distributed import exchange
+
+PATIENCE = timedelta(days=7)
+"""Of a rank that waits for the others; a barrier as it is loses it after 30 minutes, NCCL's after 10."""
 T = TypeVar("T")
 _calls = itertools.count()
-"""Numbers the evaluations of a run, alike on every rank."""
+"""Numbers what the ranks do together, alike on every rank."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,13 @@ class Peers:
             yield taken, places[taken - 1]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
-        if self.world > 1:
-            dist.barrier()
+        """Until all ranks are here, as long as that takes: one may have hours of a video left."""
+        if self.world == 1:
+            return
+        if dist.get_backend() == "gloo":
+            dist.monitored_barrier(timeout=PATIENCE)  # which hears of a peer that is killed
+        else:
+            exchange(f"evaluation/here/{next(_calls)}", self.rank, self.world, "")
 
     def gather(self, mine: dict[int, T]) -> dict[int, T]:
         """What all ranks found, on the first; the others keep theirs. With NCCL it passes through the GPUs' memory."""
@@ -57,6 +66,7 @@ class Peers:
     def tell(self, value: dict[str, Any] | None) -> dict[str, Any]:
         """Rank 0's value, on every rank."""
         box = [value]
+        self.wait()
         if self.world > 1:
             dist.broadcast_object_list(box, src=0)
         assert box[0] is not None

@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from data_manifests.errors import InputError
-from trainer.checkpoint import link_last, load_state, read_checkpoint
+from trainer.checkpoint import link_last, load_state, read_checkpoint, steps_saved
 from trainer.config import Config
 from trainer.data.batch import Batch
 from trainer.data.cached import open_place
@@ -82,7 +82,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if ranks.device.type == "cpu":
         keep_freed_memory()
     store = open_place(job.store, job.split)
-    newest = newest_of_run(job)
+    saved, newest = steps_saved(job.checkpoints), newest_of_run(job)
     validated = _open_val_store(job, store)
     _check_alike(ranks, store, validated, config)
     if config.frozen and job.init is None and newest is None and not job.profile:
@@ -114,7 +114,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
         load_state(model, content["model"], newest)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": content["optimiser"]})
         if average is not None:
-            load_state(average.model, content["average"] or content["model"], newest)
+            load_state(average.model, content.get("average") or content["model"], newest)
         start, best, unlogged = of.step, of.best, [Reading.of(values) for values in of.unlogged]
         unscored = of.unscored and validated is not None
         if validated is None:
@@ -125,6 +125,11 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             best = None
     parts = parts_of_share(of, config, ranks.count)
     all_parts = parts * ranks.count
+    if config.norm == "batch" and store.meta.K * config.batch < 2 * all_parts:
+        raise InputError(
+            "--norm batch has nothing to take a mean of", found=f"1 frame in each of {all_parts} parts of a step",
+            wanted="2 or more", todo="give a larger --batch, fewer processes or a smaller --accumulate",
+        )  # fmt: skip
     if ranks.first and of is not None:
         for line in changes_told(of, config, ranks, parts):
             print(line, flush=True)
@@ -138,8 +143,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     if ranks.first and start >= config.iterations and not unscored:
         print(f"nothing to do: {start} steps are done, --iterations is {config.iterations}", flush=True)
     loader = Loader(
-        job.store,
-        split=job.split,
+        store,
         seed=config.seed,
         global_batch=config.batch,
         rank=ranks.rank,
@@ -152,6 +156,11 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
     log, lock = None, None
     if ranks.first and not job.profile:
         lock = only_run(job.out)
+        if steps_saved(job.checkpoints) != saved:
+            raise InputError(
+                f"another training has just saved in {job.out}",
+                todo="give the same command again: it goes on from there",
+            )
     if ranks.first and newest is not None:
         link_last(newest)  # a killed process may have saved it and come no further
     if ranks.first and not job.profile:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch
 
 from data_manifests.errors import InputError
 from trainer.checkpoint import (
+    LAST,
     CheckpointMeta,
     checkpoint_path,
     link_last,
@@ -170,7 +171,8 @@ def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int)
 
 
 def _check_finite(model: ActNet, step: int, checkpoints: Path) -> None:
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+    values = [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
+    if not all(bool(value.isfinite().all()) for value in values):
         error = Diverged(step, f"weights are not finite after step {step}", "a loss that was")
         raise _stopped_by(error, checkpoints, blamed=False)
 
@@ -184,10 +186,13 @@ def _stopped_by(error: Diverged, checkpoints: Path, *, blamed: bool = True, set_
     """
     aside = checkpoint_path(checkpoints, error.step)
     good = [step for step in steps_saved(checkpoints) if step < error.step + (not blamed)]
-    if blamed and set_aside and aside.exists():
-        aside.rename(aside.with_name(f"diverged-{aside.name}"))
-        if good:
-            link_last(checkpoint_path(checkpoints, good[-1]))
+    if blamed and set_aside:
+        with suppress(FileNotFoundError):  # there is none, or another process came to the same just before
+            aside.rename(aside.with_name(f"diverged-{aside.name}"))
+            if good:
+                link_last(checkpoint_path(checkpoints, good[-1]))
+            else:
+                (checkpoints / LAST).unlink()
     again = f"go on from {checkpoint_path(checkpoints, good[-1])} by --resume, with" if good else "start again with"
     return InputError(error.what, found=error.found, todo=f"{again} a smaller --base-lr or with --clip-norm")
 

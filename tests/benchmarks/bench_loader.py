@@ -72,7 +72,7 @@ def bench() -> list[Row]:
         path = build_real(root, Path(name) / "store", EVERY)
         spawn = multiprocessing.get_context("spawn")
         shares = [range(worker, STEPS * BATCH, WORKERS) for worker in range(WORKERS)]
-        loader = Loader(path, split="train", seed=SEED, global_batch=BATCH, workers=WORKERS)
+        loader = Loader(Store.open(path, "train"), seed=SEED, global_batch=BATCH, workers=WORKERS)
         with ProcessPoolExecutor(WORKERS, spawn, initializer=_open, initargs=(path,)) as pool:
             batches = iter(loader)
             _steps(batches)

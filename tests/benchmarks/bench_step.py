@@ -64,7 +64,9 @@ def _row(
     set_rate(optimiser, 1e-6)
     pin = device.type == "cuda"
     parts = parts_of_share(None, config, 1)
-    batches = iter(Loader(store, split="train", seed=0, global_batch=batch, parts=parts, workers=workers, pin=pin))
+    batches = iter(
+        Loader(Store.open(store, "train"), seed=0, global_batch=batch, parts=parts, workers=workers, pin=pin)
+    )
     learner = Learner(model, model, GradientSum(model, parts), optimiser)
     images = model.normalise(torch.cat([next(batches).frames for _ in range(parts)]).to(device))
     loc_grad = torch.randn(batch, meta.priors.priors, meta.K, 4, device=device)

@@ -37,9 +37,10 @@ def _proportional_megabytes(process: int) -> float:
 
 def _main(store: Path) -> None:
     from trainer.data.loader import Loader
+    from trainer.data.reader import Store
 
     start = time.perf_counter()
-    batches = iter(Loader(store, split="train", seed=0, global_batch=8, workers=WORKERS))
+    batches = iter(Loader(Store.open(store, "train"), seed=0, global_batch=8, workers=WORKERS))
     next(batches)
     seconds = time.perf_counter() - start
     for _ in range(4 * WORKERS):

@@ -26,7 +26,7 @@ def leg(store: Path, start: int, stop: int, workers: Sequence[int]) -> list[str]
         workers: of each rank's loader; there are as many ranks.
     """
     streams = [
-        iter(Loader(store, split="train", seed=SEED, global_batch=BATCH, rank=rank, ranks=len(workers), start=start,
+        iter(Loader(Store.open(store, "train"), seed=SEED, global_batch=BATCH, rank=rank, ranks=len(workers), start=start,
                     workers=count))
         for rank, count in enumerate(workers)
     ]  # fmt: skip

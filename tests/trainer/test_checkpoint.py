@@ -187,7 +187,13 @@ def test_the_last_few_and_the_best_are_kept(network: ActNet, tmp_path: Path) -> 
     for step in (3, 10, 200):
         _save(network, checkpoint.checkpoint_path(tmp_path, step))
     _save(network, tmp_path / "best.pt")
+    half, others = tmp_path / ".step-00000200.pt.1.new", tmp_path / "evaluation-1/detections/.v.npz.2.new"
+    others.parent.mkdir(parents=True)
+    for path in (half, others):
+        path.write_bytes(b"")
     checkpoint.prune_checkpoints(tmp_path, 2, 200)
+    assert not half.exists(), "what a killed training left"
+    assert others.exists(), "an evaluation may be at work"
     assert checkpoint.steps_saved(tmp_path) == [10, 200]
     assert (tmp_path / "best.pt").exists()
 

@@ -1,6 +1,7 @@
 """Messages of the trainer that no other test reads: each says what is wrong, and what to do."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,11 +16,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from data_manifests.errors import InputError, fail
 from data_manifests.prior_spec import ACT300
+from tests.trainer.memory_store import MemoryStore
 from trainer.config import load_config
 from trainer.data.loader import Loader
 from trainer.detection.find import Detector
 from trainer.detection.footage import open_footage
-from trainer.detection.show import find_tubes
+from trainer.detection.show import _until_interrupted, find_tubes
 from trainer.distributed import join
 from trainer.model import ActNet
 from trainer.model.initial import check, initialise
@@ -33,7 +35,8 @@ ROOT = Path(__file__).parents[2]
     [
         ({"batch": 0}, "--batch 0\n  wanted: 1 or more"),
         ({"save_every": 0}, "--save-every 0\n  wanted: 1 or more"),
-        ({"width": 2.0}, r"--width 2\.0\n  wanted: above 0, up to 1"),
+        ({"width": 2.0}, r"--width 2\.0\n  wanted: above 1/128, up to 1"),
+        ({"width": 0.001}, r"--width 0\.001\n  wanted: above 1/128, up to 1"),
         ({"base_lr": -1.0}, r"--base-lr -1\.0\n  wanted: above 0"),
         ({"ema": 1.0}, r"--ema 1\.0\n  wanted: from 0 to below 1"),
         ({"base_lr": float("inf")}, "--base-lr inf\n  wanted: above 0"),
@@ -56,9 +59,9 @@ def test_settings_out_of_range(wrong: dict[str, object], told: str) -> None:
         load_config("ucf101", wrong)
 
 
-def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_divide() -> None:
     with pytest.raises(InputError, match=r"a batch of 3 clips on 2 ranks in 1 parts[\s\S]*change --batch"):
-        Loader(tmp_path, split="train", seed=0, global_batch=3, ranks=2)
+        Loader(MemoryStore([9], [[0]]), seed=0, global_batch=3, ranks=2)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +100,18 @@ def test_footage_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: Unplugged())
     with pytest.raises(InputError, match="camera 7 does not open\n  do: give another index"):
         next(open_footage("7")[1]())
+
+
+def test_ctrl_c_ends_a_recording_wherever_it_comes_and_keeps_it() -> None:
+    """While a frame is encoded, not only while the next one is waited for."""
+    before, seen = signal.getsignal(signal.SIGINT), []
+    for number in _until_interrupted(iter(range(9))):  # type: ignore[arg-type]
+        seen.append(number)
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is before, "a second one is the caller's"
+    assert seen == [0, 1, 2]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from data_manifests.prior_spec import ACT300
 from data_manifests.priors import make_priors
 from trainer.detection.windows import sliding_heads
 from trainer.model import ActNet
-from trainer.model.backbone import LAYERS, SOURCES
+from trainer.model.backbone import LAYERS, SOURCES, map_sides
 from trainer.model.initial import initialise
 
 NARROW = 1 / 16
@@ -141,6 +143,22 @@ def test_as_released_a_video_is_read_clip_by_clip(frames: torch.Tensor) -> None:
 
 def test_sources_are_the_layers_of_the_priors() -> None:
     assert tuple(layer.name for layer in ACT300.layers) == SOURCES
+
+
+@pytest.mark.parametrize("size", [300, 301, 302, 307, 320, 512])
+def test_the_sides_of_the_maps_are_foreseen(size: int) -> None:
+    with torch.device("meta"):
+        maps = ActNet(ACT300, 3, 1, NARROW).features(torch.empty(1, 3, size, size))
+    assert [tuple(m.shape[-2:]) for m in maps] == [(side, side) for side in map_sides(size)]
+
+
+def test_priors_of_other_maps_are_refused() -> None:
+    """SSD's own fc7 has 19 x 19 cells: targets would be added to other clips' and other priors' scores."""
+    layers = list(ACT300.layers)
+    layers[1] = dataclasses.replace(layers[1], grid=19)
+    for wrong in (layers, layers[:5]):
+        with pytest.raises(InputError, match=r"do not fit[\s\S]*found: grids of 38, 19, 9[\s\S]*wanted: 38, 18, 9"):
+            ActNet(dataclasses.replace(ACT300, layers=tuple(wrong)), 3, 2, NARROW)
 
 
 def test_as_released_refuses_maps_that_its_shortcut_does_not_fit() -> None:

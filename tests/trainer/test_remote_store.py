@@ -13,6 +13,7 @@ from data_manifests.errors import InputError
 from data_manifests.object_store import ObjectStore
 from pipeline.upload import upload
 from trainer import evaluate, run
+from trainer.data.cached import open_place
 from trainer.data.loader import Loader
 from trainer.evaluation import open_store
 from trainer.place import Remote, place_of
@@ -23,7 +24,7 @@ def test_a_run_streams_the_same_batches_from_a_url(s3: str, tiny_store: Path, tm
     place = place_of(f"{s3}/tiny/", tmp_path / "cache", 1.5)
     assert place == Remote(f"{s3}/tiny", tmp_path / "cache", 1_500_000_000)
     here, there = (
-        itertools.islice(Loader(store, split="train", seed=1, global_batch=4, workers=workers), 4)
+        itertools.islice(Loader(open_place(store, "train"), seed=1, global_batch=4, workers=workers), 4)
         for store, workers in ((tiny_store, 0), (place, 1))
     )
     for ours, theirs in zip(here, there, strict=True):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -29,15 +30,25 @@ from tests.pipeline.own_data import CARD
 from tests.trainer import ranks
 from tests.trainer.tiny_store import write_tiny_store
 from trainer.bfloat16 import has_bfloat16
-from trainer.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, steps_saved
+from trainer.checkpoint import (
+    checkpoint_path,
+    link_last,
+    load_model,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    steps_saved,
+)
 from trainer.config import Config
 from trainer.distributed import Ranks
+from trainer.logs import Diverged
 from trainer.prepare import Job
 from trainer.run import cli, main
 from trainer.run_record import only_run, read_run
 from trainer.run_report import series
 from trainer.seal import seal
-from trainer.training import train
+from trainer.step import train_step
+from trainer.training import _stopped_by, train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = Config(
@@ -212,6 +223,57 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(tiny_store: Path, tmp_p
     with pytest.raises(InputError, match="step 0"):
         _train(tiny_store, tmp_path, base_lr=1e38, save_every=1)
     assert steps_saved(tmp_path / "checkpoints") == []
+
+
+def test_statistics_that_are_not_finite_are_not_saved(tiny_store: Path, tmp_path: Path, monkeypatch) -> None:
+    def spoiled(learner, *args, **kwargs):
+        values = real(learner, *args, **kwargs)
+        next(m for m in learner.model.modules() if isinstance(m, torch.nn.BatchNorm2d)).running_var[0] = torch.inf
+        return values
+
+    real = train_step
+    monkeypatch.setattr("trainer.training.train_step", spoiled)
+    with pytest.raises(InputError, match="weights are not finite after step 0"):
+        _train(tiny_store, tmp_path, norm="batch", save_every=1)
+    assert steps_saved(tmp_path / "checkpoints") == []
+
+
+def test_batch_normalisation_of_one_frame_is_refused(tmp_path: Path) -> None:
+    store = write_tiny_store(tmp_path, K=1)
+    with pytest.raises(InputError, match=r"nothing to take a mean of[\s\S]*1 frame in each of 2 parts"):
+        _train(store, tmp_path / "out", norm="batch", accumulate=2)
+
+
+def test_a_training_that_ended_while_another_began_is_not_gone_back_on(
+    tiny_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    _train(tiny_store, tmp_path, iterations=3)
+    before = tmp_path / "checkpoints/step-00000003.pt"
+
+    def late(out: Path) -> IO[str]:
+        shutil.copy(before, before.with_name("step-00000006.pt"))
+        return real(out)
+
+    real = only_run
+    monkeypatch.setattr("trainer.prepare.only_run", late)
+    with pytest.raises(InputError, match="another training has just saved"):
+        _train(tiny_store, tmp_path, resume=True)
+
+
+def test_processes_that_diverge_at_once_set_one_checkpoint_aside(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint_path(tmp_path, step).write_bytes(b"")
+    link_last(checkpoint_path(tmp_path, 2))
+    error = Diverged(2, "the output is not finite", "NaN")
+    for _ in range(2):
+        assert "go on from" in str(_stopped_by(error, tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "diverged-step-00000002.pt", "last.pt", "step-00000001.pt"
+    ]  # fmt: skip
+    assert (tmp_path / "last.pt").resolve().name == "step-00000001.pt"
+    for _ in range(2):
+        assert "start again" in str(_stopped_by(Diverged(1, "it", "NaN"), tmp_path))
+    assert not (tmp_path / "last.pt").is_symlink()
 
 
 def test_the_best_checkpoint_is_kept_whatever_comes_after(

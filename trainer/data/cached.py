@@ -18,7 +18,7 @@ class CachedStore(Store):
 
     def __init__(self, place: Remote, split: str | None) -> None:
         """See `open_place`."""
-        self._cache, self._split = ShardCache(place), split
+        self._cache = ShardCache(place)
         try:
             super().__init__(self._cache.fetch(split), split)
         except InputError:  # another process may just be mending a shard, which is gone until it has arrived
@@ -45,7 +45,7 @@ class CachedStore(Store):
         try:
             return super()._table(name)
         except InputError:
-            self._cache.fetch(self._split)  # which looks at the small files
+            self._cache.fetch(self.split)  # which looks at the small files
             return super()._table(name)
 
     def _mend(self, name: str) -> None:

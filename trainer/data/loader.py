@@ -12,11 +12,10 @@ from torch import Tensor
 
 from data_manifests.errors import InputError
 from trainer.data.batch import Batch
-from trainer.data.cached import open_place
+from trainer.data.reader import Store
 from trainer.data.rows import Rows
 from trainer.data.share import Share, Views
 from trainer.data.workers import read_ahead
-from trainer.place import Place
 
 
 class Loader:
@@ -25,8 +24,7 @@ class Loader:
     A global batch is `global_batch` consecutive positions of the order; rank r of w takes the r-th of its w equal runs.
 
     Args:
-        store: where it lies.
-        split: whose clips to stream.
+        store: the open split whose clips to stream.
         seed: of the order.
         global_batch: clips a step, over all ranks; a multiple of `ranks`.
         rank, ranks: which share.
@@ -38,9 +36,8 @@ class Loader:
 
     def __init__(
         self,
-        store: Place,
+        store: Store,
         *,
-        split: str,
         seed: int,
         global_batch: int,
         rank: int = 0,
@@ -56,16 +53,15 @@ class Loader:
                 wanted="a multiple of ranks times parts",
                 todo="change --batch, --accumulate or the number of processes",
             )
-        opened = open_place(store, split)
-        if not opened.clips:
+        if not store.clips:
             raise InputError(
-                f"the {split} videos of {store} have no clip",
-                wanted=f"a tube of at least {opened.meta.K} frames",
+                f"{f'the {store.split} videos' if store.split else 'the videos'} of {store.place} have no clip",
+                wanted=f"a tube of at least {store.meta.K} frames",
                 todo="build the store with other videos, or a shorter --clip-length",
             )
         self._share = Share(global_batch, rank, ranks, start, parts)
-        self._views = Views(opened, split, seed, self._share)
-        self._shape = (self._share.size, opened.meta.K, opened.meta.image_size, opened.meta.image_size, 3)
+        self._views = Views(store, seed, self._share)
+        self._shape = (self._share.size, store.meta.K, store.meta.image_size, store.meta.image_size, 3)
         self._workers, self._pin = workers, pin
 
     def __iter__(self) -> Generator[Batch]:

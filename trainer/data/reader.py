@@ -65,6 +65,7 @@ class Store:
     Attributes:
         path: of the folder that it is read from.
         place: to open it from again.
+        split: None for all of it.
         meta: the settings that decided its content.
         priors: (P, 4) in [0, 1].
         clips: number of clips of the split, numbered from 0.
@@ -74,7 +75,7 @@ class Store:
 
     def __init__(self, path: Path, split: str | None) -> None:
         """See `Store.open`."""
-        self.path = path
+        self.path, self.split = path, split
         self.place: Place = path
         manifest = load_manifest(path)
         check_finished(manifest, str(path))
@@ -160,13 +161,6 @@ class Store:
         if not 0 <= start <= stop <= video.frames:
             raise IndexError(f"frames {start} to {stop} of {video_id}, which has {video.frames}")
         return self._decode(shard, video, video.first_row + start, video.first_row + stop)
-
-    def clip_name(self, clip: int, view: int) -> tuple[str, int, int]:
-        """(video_id, first frame, view), for messages."""
-        name, local = self._locate(clip)
-        shard = self.shards[name]
-        video = shard.videos[int(shard.arrays["clips/video"][local])]
-        return video.video_id, int(shard.arrays["clips/first_frame"][local]), view
 
     def _locate(self, clip: int) -> tuple[str, int]:
         """The name of its shard, and which clip of that it is."""

@@ -6,6 +6,7 @@ file off: builds and repairs put new ones in their places, and who has mapped th
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,9 @@ from trainer.data.mapping import map_file
 VIDEOS_FILE = "videos.parquet"
 OPEN_AT_ONCE = 3000
 """Shards that a process maps at a time: of the 65,530 pieces of memory that Linux allows it, each takes 18."""
+LEAST_OPEN = 100
+"""Of a store that is opened when others have taken those."""
+_room = OPEN_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,25 @@ class Shard:
 
 
 class Shards:
-    """A store's shards, by name. Up to `OPEN_AT_ONCE` are open; of more, each when it is asked for, as others are closed.
+    """A store's shards, by name. They are open while the process has room for them; else each is when it is asked for,
+    as others are closed.
 
     Attributes:
         of_video: the name of each video's shard.
     """
 
     def __init__(self, store: Path, records: dict[str, ShardRecord], settings: Settings) -> None:
-        """Opens them, if they are not more.
+        """Opens them, if there is room.
 
         Raises:
             InputError: see `open_shard`.
         """
         self.names = tuple(records)
         self.of_video = {video_id: name for name, record in records.items() for video_id in record.videos}
-        self._open = lru_cache(OPEN_AT_ONCE)(lambda name: open_shard(store, name, records[name], settings))
-        if len(records) <= OPEN_AT_ONCE:
+        most = _take_room(len(records))
+        weakref.finalize(self, _give_back, most).atexit = False
+        self._open = lru_cache(most)(lambda name: open_shard(store, name, records[name], settings))
+        if len(records) <= most:
             for name in records:
                 self._open(name)
 
@@ -65,6 +72,18 @@ class Shards:
     def reopen(self) -> None:
         """Forgets what is open: files were replaced."""
         self._open.cache_clear()
+
+
+def _take_room(shards: int) -> int:
+    global _room
+    taken = min(shards, max(_room, LEAST_OPEN))
+    _room -= taken
+    return taken
+
+
+def _give_back(taken: int) -> None:
+    global _room
+    _room += taken
 
 
 def open_shard(store: Path, name: str, record: ShardRecord, settings: Settings) -> Shard:

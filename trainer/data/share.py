@@ -48,8 +48,8 @@ class Share:
 class Views:
     """Reads a share's batches. Each process opens the store for itself, and must find the same one."""
 
-    def __init__(self, store: Store, split: str, seed: int, share: Share) -> None:
-        self.place, self.split, self.seed, self.share = store.place, split, seed, share
+    def __init__(self, store: Store, seed: int, share: Share) -> None:
+        self.place, self.split, self.seed, self.share = store.place, store.split, seed, share
         self.digest = store.content_digest
         self._store: Store | None = store
 

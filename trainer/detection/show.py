@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -56,7 +58,7 @@ def find_tubes(
     if first is None:
         raise InputError(f"{name} has no frame", todo="give a video that decodes")
     height, width = first.shape[:2]
-    whole, size = np.array([0, 0, width, height], np.int16), detector.model.spec.image_size
+    whole, size = np.array([0, 0, width, height], np.int32), detector.model.spec.image_size
     count = 0
 
     def blocks() -> Iterator[UInt8[np.ndarray, "_ size size 3"]]:
@@ -118,12 +120,23 @@ def draw_tubes(
         yield drawn
 
 
-def _until(frames: Iterator[UInt8[np.ndarray, "h w 3"]], most: int | None) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The first `most` frames; Ctrl-C ends a camera's stream as if it had ended by itself."""
+def _until_interrupted(frames: Iterator[UInt8[np.ndarray, "h w 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Ctrl-C ends a camera's stream as if it had ended by itself, whatever is done with a frame; a second one ends all."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
     try:
-        yield from islice(frames, most)
-    except KeyboardInterrupt:
-        return
+        for frame in frames:
+            yield frame
+            if asked.is_set():
+                return
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def name_of(source: str) -> str:
@@ -206,7 +219,7 @@ def detect(
     rate, read = open_footage(source, keep=keep)
     picture = out / f"{name}.mp4"
     if _is_camera(source):
-        write_video(picture, _until(read(), frames), rate)
+        write_video(picture, _until_interrupted(islice(read(), frames)), rate)
         rate, read = open_footage(str(picture))
     begun = time.perf_counter()
     seen = track(

@@ -1,7 +1,7 @@
 """Non-maximum suppression as ACT does it, four times over: class tubelets, any tubelets, boxes of a frame, tubes.
 
 Ties of score: where the original uses a stable sort, so do we; where it takes the last of an ascending `np.argsort`,
-the highest row wins. Rows with a NaN score or coordinate are never kept.
+the highest row wins. Tubelets with a NaN score or coordinate are never kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def _finite(boxes, scores, row):
 @kernel
 @no_type_check
 def class_kernel(boxes, scores, threshold, overlap, top):
-    """See `suppress_class`."""
+    """NMS of one class's normalised tubelets (caffe's ACTApplyNMSTubeFast on the CPU), boxes (P, K, 4), scores (P,).
+
+    Scores strictly above `threshold`, the best `top` of them in a stable order; a tubelet goes when its mean IoU with
+    a kept one is above `overlap`. Returns the kept rows, best first.
+    """
     n = 0
     rows = np.empty(len(scores), np.int64)
     for row in range(len(scores)):
@@ -72,26 +76,13 @@ def class_kernel(boxes, scores, threshold, overlap, top):
     return rows[:kept]
 
 
-def suppress_class(
-    boxes: Float32[np.ndarray, "P K 4"],
-    scores: Float32[np.ndarray, "P"],
-    *,
-    threshold: float = 0.01,
-    overlap: float = 0.45,
-    top: int = 400,
-) -> Int64[np.ndarray, "kept"]:
-    """NMS of one class's normalised tubelets (caffe's ACTApplyNMSTubeFast on the CPU).
-
-    Scores strictly above `threshold`, the best `top` of them in a stable order; a tubelet goes when its mean IoU with
-    a kept one is above `overlap`. Returns the kept rows, best first.
-    """
-    return class_kernel(boxes, scores, np.float32(threshold), np.float32(overlap), top)
-
-
 @kernel
 @no_type_check
 def tubelet_kernel(boxes, scores, overlap, top):
-    """See `suppress_tubelets`; `overlap` is a sum of K IoUs."""
+    """NMS of tubelets in inclusive pixels (ACT_utils.py, `nms_tubelets`): kept rows, best first, at most `top`.
+
+    A tubelet goes when the sum of its K IoUs with a kept one is above `overlap`.
+    """
     n = 0
     rows = np.empty(len(scores), np.int64)
     for row in range(len(scores) - 1, -1, -1):
@@ -124,22 +115,11 @@ def tubelet_kernel(boxes, scores, overlap, top):
     return rows[:kept]
 
 
-def suppress_tubelets(
-    boxes: Float32[np.ndarray, "N K 4"], scores: Float32[np.ndarray, "N"], *, overlap: float, top: int
-) -> Int64[np.ndarray, "kept"]:
-    """NMS of tubelets in inclusive pixels (ACT_utils.py, `nms_tubelets`): kept rows, best first, at most `top`.
-
-    A tubelet goes when the sum of its IoUs with a kept one is above overlap x K.
-    """
-    K = boxes.shape[1]
-    return tubelet_kernel(boxes, scores, np.float32(overlap * K), top)
-
-
 @kernel
 @no_type_check
 def box_kernel(boxes, scores, rows, overlap, kept):
-    """Box NMS among `rows` (ascending) of boxes (N, 4); writes the kept rows, best first, into `kept` and returns how
-    many.
+    """NMS of one frame's boxes (N, 4) of one class in inclusive pixels (ACT_utils.py, `nms2d`), among `rows`
+    (ascending); writes the kept rows, best first, into `kept` and returns how many.
     """
     n = len(rows)
     order = descending(scores, rows[::-1])
@@ -164,15 +144,6 @@ def box_kernel(boxes, scores, rows, overlap, kept):
             shared = width * height
             gone[j] |= not (shared / (areas[i] + areas[j] - shared) <= overlap)
     return count
-
-
-def suppress_boxes(
-    boxes: Float32[np.ndarray, "N 4"], scores: Float32[np.ndarray, "N"], *, overlap: float = 0.3
-) -> Int64[np.ndarray, "kept"]:
-    """NMS of one frame's boxes of one class, in inclusive pixels (ACT_utils.py, `nms2d`): kept rows, best first."""
-    fit = np.flatnonzero(np.isfinite(boxes).all(1) & ~np.isnan(scores))
-    kept = np.empty(len(fit), np.int64)
-    return kept[: box_kernel(boxes, scores, fit, np.float32(overlap), kept)]
 
 
 @kernel

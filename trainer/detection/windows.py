@@ -50,8 +50,14 @@ def sliding_heads(
 
 @contextmanager
 def _arithmetic(block: Tensor, amp: bool) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(block.device.type, torch.bfloat16, enabled=amp):
-        yield
+    """Float32 is a CPU's also on a GPU, where convolutions would else be computed with 10 bits of mantissa (TF32)."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.no_grad(), torch.autocast(block.device.type, torch.bfloat16, enabled=amp):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _whole_clips(

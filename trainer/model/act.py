@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from data_manifests.errors import InputError
 from data_manifests.prior_spec import PriorSpec
-from trainer.model.backbone import Dilation, Norm, VGG16Atrous
+from trainer.model.backbone import SOURCES, Dilation, Norm, VGG16Atrous, map_sides
 
 MEAN_RGB = (123.0, 117.0, 104.0)
 """The mean that ACT and SSD subtract (104, 117, 123 in their BGR order)."""
@@ -27,6 +28,9 @@ class ActNet(nn.Module):
         width: the backbone's width multiplier.
         norm: the backbone's normalisation.
         fc6_dilation: see `VGG16Atrous`.
+
+    Raises:
+        InputError: the priors are not of this network's maps.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class ActNet(nn.Module):
         fc6_dilation: Dilation = "6",
     ) -> None:
         super().__init__()
+        _check_grids(spec)
         self.spec, self.classes, self.K = spec, classes, K
         self.backbone = VGG16Atrous(width, norm, fc6_dilation)
         self.loc = nn.ModuleList()
@@ -76,3 +81,14 @@ class ActNet(nn.Module):
         """`heads` of the `features` of all b * K frames."""
         maps = self.backbone(images.flatten(0, 1), self.K)
         return self.heads([m.unflatten(0, (-1, self.K)) for m in maps])
+
+
+def _check_grids(spec: PriorSpec) -> None:
+    found, wanted = [layer.grid for layer in spec.layers], map_sides(spec.image_size)
+    if found != wanted:
+        raise InputError(
+            f"the priors do not fit the network's maps of {', '.join(SOURCES)}",
+            found=f"grids of {', '.join(map(str, found))} cells a side",
+            wanted=f"{', '.join(map(str, wanted))}, for frames of {spec.image_size} x {spec.image_size}",
+            todo="mend the card's priors, and build the store again",
+        )

@@ -59,6 +59,20 @@ def _pool(name: str, x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, stride=2, ceil_mode=name == "pool3")
 
 
+def map_sides(image_size: int) -> list[int]:
+    """Sides of the maps of `SOURCES` for an input of so many pixels a side."""
+    side, sides = image_size, []
+    for layer in _TRUNK:
+        if isinstance(layer, str):
+            side = side - 1 if layer == "pool5" else -(-side // 2) if layer == "pool3" else side // 2
+            continue
+        name, _, kernel, stride, padding, dilation = layer
+        side = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        if name in SOURCES:
+            sides.append(side)
+    return sides
+
+
 class L2Norm(nn.Module):
     """Divides each cell by its L2 norm over the channels and scales channels (ParseNet; scale 20 in SSD)."""
 

@@ -17,6 +17,7 @@ from tests.oracles.order import samples
 from tests.pipeline.own_data import moving_square, tube_rows, write_own, write_video
 from tests.pipeline.small_store import VIEWS, K, build_small, refusal
 from trainer.data.batch import Batch
+from trainer.data.cached import open_place
 from trainer.data.loader import Loader
 from trainer.data.reader import Store
 from trainer.data.resample import resample
@@ -28,7 +29,7 @@ SHARE = Share(2, rank=0, ranks=1, start=0, parts=1)
 
 def take(store: Path, steps: int, **options: int) -> list[Batch]:
     """The first batches of a rank."""
-    return list(itertools.islice(Loader(store, split="train", seed=3, global_batch=BATCH, **options), steps))
+    return list(itertools.islice(Loader(open_place(store, "train"), seed=3, global_batch=BATCH, **options), steps))
 
 
 def test_batches_are_the_oracles(small_store: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_pinned_batch_outlives_the_memory_that_its_pixels_came_in(
     small_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy to a GPU may be under way long after the batch was asked for; a worker writes to its slot again by then."""
-    loader = Loader(small_store, split="train", seed=3, global_batch=BATCH, pin=True)
+    loader = Loader(Store.open(small_store, "train"), seed=3, global_batch=BATCH, pin=True)
     slot = torch.empty(loader._shape, dtype=torch.uint8)
 
     def from_one_slot():  # type: ignore[no-untyped-def]
@@ -103,7 +104,7 @@ def test_a_pinned_batch_outlives_the_memory_that_its_pixels_came_in(
 
 
 def test_a_worker_gets_the_place_of_the_store_and_no_more(small_store: Path) -> None:
-    views = Views(Store.open(small_store, "train"), "train", 0, SHARE)
+    views = Views(Store.open(small_store, "train"), 0, SHARE)
     assert len(pickle.dumps(views)) < 2000
 
 
@@ -129,7 +130,7 @@ def test_a_worker_needs_no_torch(small_store: Path) -> None:
         from trainer.data import worker
         from trainer.data.reader import Store
         from trainer.data.share import Share, Views
-        views = Views(Store.open(Path(sys.argv[1]), "train"), "train", 0, Share(1, 0, 1, 0, 1))
+        views = Views(Store.open(Path(sys.argv[1]), "train"), 0, Share(1, 0, 1, 0, 1))
         views.read(0, np.empty((1, int(sys.argv[2]), 300, 300, 3), np.uint8))
         print("torch" in sys.modules)
     """
@@ -138,7 +139,7 @@ def test_a_worker_needs_no_torch(small_store: Path) -> None:
 
 
 def test_a_store_that_changed_since_the_run_began(small_store: Path) -> None:
-    views = Views(Store.open(small_store, "train"), "train", 0, SHARE)
+    views = Views(Store.open(small_store, "train"), 0, SHARE)
     pixels = np.empty((SHARE.size, K, 300, 300, 3), np.uint8)
     there = pickle.loads(pickle.dumps(views))
     assert there.read(0, pixels).clips == views.read(0, pixels).clips

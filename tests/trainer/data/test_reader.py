@@ -1,5 +1,6 @@
 """The reader gives what zarr and pyarrow give, and refuses what is not a whole store of this version."""
 
+import gc
 import json
 import os
 import shutil
@@ -51,7 +52,6 @@ def test_samples_are_what_zarr_reads(small_root: Path, tmp_path: Path, frames: s
                 assert sample.mirrored == bool(arrays["views/mirrored"][local, view])
                 named = (sample.video_id, sample.first_frame, sample.view)
                 assert named == (ids[arrays["clips/video"][local]], arrays["clips/first_frame"][local], view)
-                assert named == opened.clip_name(clip, view)
             offsets, first = arrays["frames/offsets"], arrays["clips/first_row"][local]
             for image, frame in zip(sample.frames, range(first, first + K), strict=True):
                 encoded = arrays["frames/bytes"][offsets[frame] : offsets[frame + 1]].tobytes()
@@ -92,8 +92,8 @@ def test_a_split(small_store: Path) -> None:
     assert whole.clips == train.clips + test.clips
     assert sorted(train.videos["video_id"].to_pylist()) == sorted(v for v in VIDEOS if v.startswith("Run"))
     assert set(test.tubes["video_id"].to_pylist()) == {"Jump/t_0", "Jump/t_1"}
-    assert whole.clip_name(0, 0)[0].startswith("Jump")
-    assert train.clip_name(0, 0)[0].startswith("Run")
+    assert whole.sample(0, 0).video_id.startswith("Jump")
+    assert train.sample(0, 0).video_id.startswith("Run")
     assert len({whole.content_digest, train.content_digest, test.content_digest}) == 3
     with pytest.raises(IndexError):
         train.sample(train.clips, 0)
@@ -144,7 +144,7 @@ def test_another_version(store: Path, version: object) -> None:
     edit_manifest(store, lambda raw: raw.update(format_version=version))
     message = refusal(Store.open, store)
     assert "has another format version" in message
-    assert f"found: {version}" in message
+    assert f"found: format_version {version!r}" in message
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "frames/../../../x", "a\\b", "", "a\0b"])
@@ -304,7 +304,8 @@ def test_of_many_shards_a_few_are_open_at_a_time(
     """What is damaged is refused when its shard is opened, which is then no longer at the start."""
     whole = Store.open(small_store)
     expected = [whole.sample(clip, 1) for clip in range(whole.clips)]
-    monkeypatch.setattr("trainer.data.shard.OPEN_AT_ONCE", 1)
+    monkeypatch.setattr("trainer.data.shard._room", 0)
+    monkeypatch.setattr("trainer.data.shard.LEAST_OPEN", 1)
     opened = Store.open(small_store)
     assert opened.shards._open.cache_info().currsize == 0
     for turn in (1, -1):
@@ -319,6 +320,19 @@ def test_of_many_shards_a_few_are_open_at_a_time(
     opened = Store.open(store)
     opened.sample(0, 0)
     assert "videos.parquet is damaged" in refusal(opened.sample, opened.clips - 1, 0)
+
+
+def test_stores_of_a_process_share_the_room_for_open_shards(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    monkeypatch.setattr("trainer.data.shard._room", 4)
+    monkeypatch.setattr("trainer.data.shard.LEAST_OPEN", 1)
+    first, second = Store.open(small_store), Store.open(small_store)
+    sizes = [store.shards._open.cache_info().maxsize for store in (first, second)]
+    assert sizes == [3, 1]
+    del first, second
+    gc.collect()
+    third = Store.open(small_store)
+    assert third.shards._open.cache_info().currsize == 3
 
 
 def test_a_shard_that_the_manifest_does_not_describe(small_store: Path, tmp_path: Path) -> None:

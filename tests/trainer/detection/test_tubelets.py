@@ -5,7 +5,6 @@ import pytest
 
 from tests.oracles import frame_metrics as plain
 from tests.trainer.detection.tubelet_cases import class_starts_of, random_tubelets
-from trainer.detection.suppress import suppress_boxes
 from trainer.detection.tubelets import frame_detections
 
 
@@ -22,9 +21,3 @@ def test_frame_detections_are_the_plain_ones(seed, K, frames):
 
 def test_a_video_shorter_than_a_clip_has_no_detection():
     assert len(frame_detections(random_tubelets(3, frames=4)).frame) == 0
-
-
-def test_box_suppression_leaves_out_nan():
-    boxes = np.array([[0, 0, 9, 9], [0, 0, 9, np.nan], [50, 50, 60, 60]], np.float32)
-    assert suppress_boxes(boxes, np.array([0.5, 0.9, np.nan], np.float32)).tolist() == [0]
-    assert suppress_boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32)).tolist() == []

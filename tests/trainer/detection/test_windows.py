@@ -47,6 +47,21 @@ def test_bfloat16_scores_and_boxes_are_near_those_of_float32(dilation):
     assert not torch.equal(scores, exact_scores)
 
 
+def test_on_a_gpu_float32_is_float32(monkeypatch):
+    model, seen = ActNet(ACT300, 2, 2, 1 / 16).eval(), []
+    features = model.features
+
+    def watched(images):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return features(images)
+
+    monkeypatch.setattr(model, "features", watched)
+    before = torch.backends.cudnn.allow_tf32
+    for _ in sliding_heads(model, [torch.zeros(3, 300, 300, 3, dtype=torch.uint8)]):
+        assert torch.backends.cudnn.allow_tf32 is before
+    assert seen == [False]
+
+
 def test_fewer_frames_than_a_clip_give_nothing():
     model = ActNet(ACT300, 2, 3, 1 / 16).eval()
     assert list(sliding_heads(model, [torch.zeros((2, 300, 300, 3), dtype=torch.uint8)])) == []
