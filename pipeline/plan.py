@@ -145,10 +145,11 @@ def make_plan(
     """
     annotations = read_annotations(card, root)
     videos = annotations.videos
+    ids = set(videos["video_id"].to_pylist())
     if split is not None:
         videos = videos.filter(pc.equal(videos["split"], split))
     if train_list is not None:
-        listed = read_ids(train_list, set(annotations.videos["video_id"].to_pylist()))
+        listed = read_ids(train_list, ids)
         if not listed:
             raise InputError(
                 f"{train_list} lists no video", wanted="a video id a line", todo="fill it, or leave it out"
@@ -166,7 +167,7 @@ def make_plan(
         videos = videos.filter(wanted)
     skipped: dict[str, str] = {}
     if missing is not None:
-        videos, skipped = find_videos(videos, card, root, missing)
+        videos, skipped = find_videos(videos, card, root, missing, ids)
     if not videos.num_rows:
         raise InputError(
             f"no video of {card.name} to build from below {root}",

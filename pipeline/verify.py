@@ -153,7 +153,7 @@ def repair(
 
     Raises:
         InputError: a shard is damaged, and the source is not given or there, or gives other bytes than those that were
-            recorded; that shard is left as it is.
+            recorded; that shard is left as it is, and without a source all else too.
     """
     with only_build(store):
         manifest, of_manifest = best_manifest(store)
@@ -161,7 +161,7 @@ def repair(
         damaged = sorted(named - set(manifest.unfinished))
         if damaged and source is None:
             raise InputError(
-                f"{len(damaged)} shards of {store} are to be built again", found=", ".join(damaged[:5]),
+                f"shards of {store} are to be built again", found=", ".join(damaged[:5]),
                 wanted="their source", todo="add --dataset and --root",
             )  # fmt: skip
         if of_manifest:
@@ -312,7 +312,8 @@ def _repair_shards(
     wanted = {name: manifest.shards[name] for name in damaged}
     ids = {video_id for record in wanted.values() for video_id in record.videos}
     rows = [row for row in annotations.videos.to_pylist() if row["video_id"] in ids]
-    videos, _ = find_videos(pa.Table.from_pylist(rows, VIDEOS), card, root, "error")
+    all_ids = annotations.videos["video_id"].to_pylist()
+    videos, _ = find_videos(pa.Table.from_pylist(rows, VIDEOS), card, root, "error", all_ids)
     unbuilt = {name: ShardRecord(r.split, r.videos, r.annotations) for name, r in wanted.items()}
     jobs = shard_jobs(unbuilt, videos, annotations, root, store, settings, decoding)
     mended = []

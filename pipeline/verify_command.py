@@ -85,8 +85,9 @@ def _verify(
             todo="run its build again: it goes on from there",
         )  # fmt: skip
     if wrong:
+        needed = f" and {source}" if is_url(place) or any(finding.shard for finding in wrong) else ""
         raise InputError(
             f"the store at {place} is damaged", found=f"{len(wrong)} findings", wanted="none",
-            todo=f"run verify with --repair and {source}" if mend is None else "build it again in another place",
+            todo=f"run verify with --repair{needed}" if mend is None else "build it again in another place",
         )  # fmt: skip
     click.echo(f"nothing wrong at {place}" + ("" if deep else SHALLOW))

@@ -10,8 +10,8 @@ from pathlib import Path
 def folders_below(root: Path, *, unreadable: bool) -> Iterator[tuple[Path, list[Path]]]:
     """The folders from `root` on, each with its files, in the order of their names.
 
-    Links are followed, as videos often lie on a disk of their own; a folder that is met again is passed over, as are
-    hidden files and folders.
+    Links are followed, as videos often lie on a disk of their own, but for one to a folder that it lies in. Hidden files
+    and folders are passed over.
 
     Args:
         unreadable: passes over folders that may not be read.
@@ -23,12 +23,11 @@ def folders_below(root: Path, *, unreadable: bool) -> Iterator[tuple[Path, list[
     def refuse(error: OSError) -> None:
         raise error
 
-    seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=None if unreadable else refuse):
-        real = os.path.realpath(folder)
-        if real in seen:
+        here = Path(folder)
+        above = [parent for parent in here.parents if parent == root or root in parent.parents]
+        if os.path.realpath(here) in map(os.path.realpath, above):
             folders.clear()
             continue
-        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(folder), [Path(folder) / name for name in sorted(files) if not name.startswith(".")]
+        yield here, [here / name for name in sorted(files) if not name.startswith(".")]

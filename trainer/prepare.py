@@ -23,6 +23,7 @@ from trainer.gradients import GradientSum
 from trainer.host_memory import keep_freed_memory
 from trainer.logs import Log, Reading
 from trainer.model import ActNet
+from trainer.model.backbone import map_sides
 from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
 from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
@@ -125,10 +126,11 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             best = None
     parts = parts_of_share(of, config, ranks.count)
     all_parts = parts * ranks.count
-    if config.norm == "batch" and store.meta.K * config.batch < 2 * all_parts:
+    one_cell = map_sides(store.meta.image_size)[-1] == 1
+    if config.norm == "batch" and one_cell and store.meta.K * config.batch < 2 * all_parts:
         raise InputError(
-            "--norm batch has nothing to take a mean of", found=f"1 frame in each of {all_parts} parts of a step",
-            wanted="2 or more", todo="give a larger --batch, fewer processes or a smaller --accumulate",
+            "--norm batch has nothing to take a mean of", found=f"{store.meta.K * config.batch} frames in {all_parts} parts of a step",
+            wanted="2 or more in each", todo="give a larger --batch, fewer processes or a smaller --accumulate",
         )  # fmt: skip
     if ranks.first and of is not None:
         for line in changes_told(of, config, ranks, parts):

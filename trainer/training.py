@@ -171,10 +171,11 @@ def _validate(model: ActNet, job: Job, ranks: Ranks, log: Log | None, step: int)
 
 
 def _check_finite(model: ActNet, step: int, checkpoints: Path) -> None:
-    values = [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
-    if not all(bool(value.isfinite().all()) for value in values):
-        error = Diverged(step, f"weights are not finite after step {step}", "a loss that was")
-        raise _stopped_by(error, checkpoints, blamed=False)
+    statistics = (buffer for buffer in model.buffers() if buffer.is_floating_point())
+    for what, values in (("weights", model.parameters()), ("batch statistics", statistics)):
+        if not all(bool(value.isfinite().all()) for value in values):
+            error = Diverged(step, f"{what} are not finite after step {step}", "a loss that was")
+            raise _stopped_by(error, checkpoints, blamed=False)
 
 
 def _stopped_by(error: Diverged, checkpoints: Path, *, blamed: bool = True, set_aside: bool = True) -> InputError:

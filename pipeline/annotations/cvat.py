@@ -123,8 +123,8 @@ def _tubes(track: ElementTree.Element, where: str) -> Iterator[tuple[int, np.nda
                 todo="draw it upright",
             )
     shapes.sort()
-    for (frame, *_), (following, *_) in itertools.pairwise(shapes):
-        if frame == following:
+    for (frame, gone, _), (following, still_gone, _) in itertools.pairwise(shapes):
+        if frame == following and not (gone and still_gone):
             raise InputError(f"{where} has two boxes at frame {frame}", wanted="one a frame", todo="remove one")
     first, boxes = 0, list[list[float]]()
     for frame, outside, corners in shapes:

@@ -237,7 +237,7 @@ def _repair(
     if not np.isfinite(boxes).all():
         frame = first + int(np.argmin(np.isfinite(boxes).all(1)))
         raise InputError(f"{source}: {where}, frame {frame}: the box is not finite", todo="mend or remove that box")
-    fractions = (boxes.max(1) <= 1) & (boxes.min(1) >= 0)
+    fractions = (boxes.max(1) <= 1) & (boxes.min(1) >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     if boxes.max() <= 1 or fractions.any():
         at = int(fractions.argmax())
         raise InputError(

@@ -53,6 +53,7 @@ def test_tracks_become_tubes(tmp_path: Path) -> None:
     annotations = read(tmp_path, CONTENT)
     videos = [(row["video_id"], row["frames"], row["width"]) for row in annotations.videos.to_pylist()]
     assert videos == [("a.mp4", FRAMES, 64), ("empty.mp4", 0, None)]
+    assert not annotations.lengths_are_known
     assert annotations.tubes.drop_columns(["boxes"]).to_pylist() == [
         {"video_id": "a.mp4", "tube": 0, "label": 0, "first_frame": 0}
     ]

@@ -99,6 +99,7 @@ def test_what_datumaro_wrote(tmp_path: Path) -> None:
     heads = annotations.tubes.drop_columns(["boxes"]).to_pylist()
     assert [(row["label"], row["first_frame"]) for row in heads] == [(0, 2), (1, 3)]
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 0), [[10 + f, 8, 30 + f, 40.5] for f in range(2, 6)])
+    assert not annotations.lengths_are_known
     np.testing.assert_array_equal(boxes_of(annotations.tubes, 1), [[30.25, 4, 42.25, 24 - f] for f in range(3, 10)])
 
 
@@ -122,9 +123,10 @@ def test_links_are_followed_and_hidden_files_passed_over(tmp_path: Path) -> None
     read(elsewhere, track(shape(0)), name="b")
     (root / "annotations/Jump").symlink_to(elsewhere / "annotations")
     (root / "annotations/Jump/round").symlink_to(root / "annotations")
+    (root / "annotations/Alias").symlink_to(root / "annotations/Run")
     (root / "annotations/Run/._a.xml").write_bytes(b"what macOS leaves beside a file")
     card = write_own(root, "", card=CVAT)
-    assert read_annotations(card, root).videos["video_id"].to_pylist() == ["Jump/b", "Run/a"]
+    assert read_annotations(card, root).videos["video_id"].to_pylist() == ["Alias/a", "Jump/b", "Run/a"]
 
 
 @pytest.mark.parametrize(("outside", "tubes"), [("0", 2), ("false", 2), ("1", 1), ("true", 1)])

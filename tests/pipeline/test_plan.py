@@ -144,8 +144,12 @@ def test_missing_videos_are_named_or_skipped(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"7 of 9 videos are not there; videos/Run/V1\.MP4 is"):
         plan_own(tmp_path, missing="error")
     (tmp_path / "videos/Run/V1.MP4").rename(tmp_path / "videos/Run/vv1.avi")
-    with pytest.raises(InputError, match=r"video Run/v1 is not below[\s\S]*do: did you mean vv1\?"):
+    with pytest.raises(InputError, match=r"video Run/v1 is not below[\s\S]*--missing skip; did you mean vv1\?"):
         plan_own(tmp_path, missing="error")
+    (tmp_path / "videos/Run/vv1.avi").rename(tmp_path / "videos/Run/v8.avi")  # of the test split
+    with pytest.raises(InputError, match=r"video Run/v1 is not below[\s\S]*--missing skip$"):
+        plan_own(tmp_path, missing="error", split="train")
+    (tmp_path / "videos/Run/v8.avi").unlink()
     plan = plan_own(tmp_path, missing="skip")
     assert plan.videos["path"].to_pylist() == ["videos/Run/v0.avi", "frames/Run/v4"]
     assert list(plan.skipped) == [f"Run/v{n}" for n in (1, 2, 3, 5, 6, 7, 8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import timedelta
 from typing import NoReturn
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 import trainer.distributed
-from trainer.distributed import Ranks, join
+from trainer.distributed import PATIENCE, Ranks, join
 
 
 @pytest.mark.parametrize(("backend", "named", "bound"), [("", "nccl", "cuda:3"), ("gloo", "gloo", None)])
@@ -26,8 +27,9 @@ def test_a_process_takes_the_gpu_of_its_place_and_tells_nccl(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(("set", str(device))))
 
-    def init(backend: str, *, device_id: torch.device | None) -> None:
+    def init(backend: str, *, device_id: torch.device | None, timeout: timedelta | None) -> None:
         done.append((backend, device_id and str(device_id)))
+        assert timeout == (None if backend == "nccl" else PATIENCE), "a peer's video may take longer than half an hour"
 
     monkeypatch.setattr(dist, "init_process_group", init)
     assert join("auto", backend) == Ranks(11, 16, torch.device("cuda:3"))

@@ -161,6 +161,11 @@ def test_priors_of_other_maps_are_refused() -> None:
             ActNet(dataclasses.replace(ACT300, layers=tuple(wrong)), 3, 2, NARROW)
 
 
+def test_frames_that_are_too_small_are_refused() -> None:
+    with pytest.raises(InputError, match="frames of 64 x 64 are too small"):
+        ActNet(dataclasses.replace(ACT300, image_size=64), 3, 2, NARROW)
+
+
 def test_as_released_refuses_maps_that_its_shortcut_does_not_fit() -> None:
     released = ActNet(ACT300, 3, 2, NARROW, fc6_dilation="act-released")
     with pytest.raises(InputError, match="act-released"), torch.device("meta"):

@@ -233,14 +233,14 @@ def test_statistics_that_are_not_finite_are_not_saved(tiny_store: Path, tmp_path
 
     real = train_step
     monkeypatch.setattr("trainer.training.train_step", spoiled)
-    with pytest.raises(InputError, match="weights are not finite after step 0"):
+    with pytest.raises(InputError, match="batch statistics are not finite after step 0"):
         _train(tiny_store, tmp_path, norm="batch", save_every=1)
     assert steps_saved(tmp_path / "checkpoints") == []
 
 
 def test_batch_normalisation_of_one_frame_is_refused(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path, K=1)
-    with pytest.raises(InputError, match=r"nothing to take a mean of[\s\S]*1 frame in each of 2 parts"):
+    with pytest.raises(InputError, match=r"nothing to take a mean of[\s\S]*2 frames in 2 parts"):
         _train(store, tmp_path / "out", norm="batch", accumulate=2)
 
 

@@ -128,8 +128,10 @@ def _until_interrupted(frames: Iterator[UInt8[np.ndarray, "h w 3"]]) -> Iterator
     def ask(*_: object) -> None:
         asked.set()
         signal.signal(signal.SIGINT, before)
+        os.write(2, b"\nCtrl-C: ends with the next frame; once more gives the recording up\n")
 
-    signal.signal(signal.SIGINT, ask)
+    if before is signal.default_int_handler:  # else it is ignored, or somebody else's
+        signal.signal(signal.SIGINT, ask)
     try:
         for frame in frames:
             yield frame
@@ -192,12 +194,16 @@ def _kept(path: Path, described: Path, source: str) -> str:
         return "the video itself"
     try:
         before = json.loads(described.read_bytes())
-        source_before = before["source"]
+        source_before = str(before["source"])
         if not {"tubes", "weights"} <= before.keys():
             raise KeyError("tubes and weights")
     except (OSError, ValueError, KeyError, TypeError):
         return f"no {described.name} of an earlier detection beside it"
-    return "" if os.path.abspath(source_before) == os.path.abspath(source) else f"what was found in {source_before}"
+    return "" if source_before == _whole_path(source) else f"what was found in {source_before}"
+
+
+def _whole_path(source: str) -> str:
+    return source if _is_camera(source) else os.path.abspath(source)
 
 
 def detect(
@@ -234,7 +240,7 @@ def detect(
     kept = [int(t) for t in np.flatnonzero(tubes.kept & (tubes.score >= least_score))]
     kept.sort(key=lambda t: -float(tubes.score[t]))
     content = {
-        "source": source,
+        "source": _whole_path(source),
         "frames": count,
         "rate": float(rate),
         "width": width,

@@ -85,6 +85,11 @@ class ActNet(nn.Module):
 
 def _check_grids(spec: PriorSpec) -> None:
     found, wanted = [layer.grid for layer in spec.layers], map_sides(spec.image_size)
+    if min(wanted) < 1:
+        raise InputError(
+            f"frames of {spec.image_size} x {spec.image_size} are too small for the network",
+            wanted="6 maps of a cell or more", todo="let the card's priors have a larger image_size, and build the store again",
+        )  # fmt: skip
     if found != wanted:
         raise InputError(
             f"the priors do not fit the network's maps of {', '.join(SOURCES)}",
