@@ -14,6 +14,8 @@ from data_manifests.did_you_mean import did_you_mean
 from data_manifests.errors import InputError
 from data_manifests.prior_spec import ACT300, PriorLayer, PriorSpec
 
+MOST_SIDE = 32_767
+"""Pixels of the width or height that boxes may be drawn in."""
 FORMATS = {
     "ucf101": ("box_width", "box_height"),
     "csv": ("box_width", "box_height", "boxes", "first_frame", "first_pixel"),
@@ -198,8 +200,10 @@ def _parse_units(annotations: dict[str, Any]) -> dict[str, Any]:
     sides = [annotations[side] for side in ("box_width", "box_height") if side in annotations]
     if len(sides) == 1:
         raise ValueError("annotations.box_width and box_height go together: give both, or neither")
-    if not all(0 < side < 32768 for side in sides):
-        raise ValueError(f"annotations.box_width and box_height must be 1 to 32767, found {sides[0]} x {sides[1]}")
+    if not all(0 < side <= MOST_SIDE for side in sides):
+        raise ValueError(
+            f"annotations.box_width and box_height must be 1 to {MOST_SIDE}, found {sides[0]} x {sides[1]}"
+        )
     unsaid = {k: what for k, what in MUST_SAY.get(annotations["format"], {}).items() if k not in annotations}
     if unsaid:
         raise ValueError(

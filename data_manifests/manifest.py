@@ -152,9 +152,9 @@ def is_unfinished(path: Path) -> bool:
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes the temporary files of killed processes below a folder that nobody else writes to."""
-    for path in folder.rglob(".*.new"):
+def remove_unfinished(folder: Path, *, below: bool = True) -> None:
+    """Removes the temporary files of killed processes in a folder, and `below` it, that nobody else writes to."""
+    for path in folder.rglob(".*.new") if below else folder.glob(".*.new"):
         if is_unfinished(path):
             path.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from jaxtyping import Bool, Int16, Int32, Integer
+from jaxtyping import Bool, Int16, Int32, Int64, Integer
 
 from data_manifests.errors import InputError
 
@@ -88,18 +88,31 @@ def covered_windows(
     return int(inside.any(0).sum()), int(inside.sum())
 
 
-def index_clips(videos: pa.Table, tubes: pa.Table, K: int, stride: int = 1) -> ClipIndex:
-    """`valid_clips` of every video of a table, in the table's order (schemas in `data_manifests.tables`)."""
+def tubes_by_video(videos: pa.Table, tubes: pa.Table) -> list[Int64[np.ndarray, "3 _"]]:
+    """For each row of `videos` its tubes, in their order: labels, first frames and lengths (schemas in
+    `data_manifests.tables`); there may be tubes of other videos.
+    """
     row_of = {video_id: row for row, video_id in enumerate(videos.column("video_id").to_pylist())}
     owner = np.array([row_of.get(video_id, -1) for video_id in tubes.column("video_id").to_pylist()], np.int64)
-    first_frame = tubes.column("first_frame").to_numpy()
-    length = pa.compute.list_value_length(tubes.column("boxes")).to_numpy()
+    columns = tubes.column("label"), tubes.column("first_frame"), pa.compute.list_value_length(tubes.column("boxes"))
     order = np.argsort(owner, kind="stable")
+    table = np.stack([column.to_numpy().astype(np.int64) for column in columns])[:, order]
     bounds = np.searchsorted(owner[order], np.arange(videos.num_rows + 1))
+    return np.split(table, bounds, axis=1)[1:-1]
+
+
+def index_clips(videos: pa.Table, tubes: pa.Table, K: int, stride: int = 1) -> ClipIndex:
+    """`valid_clips` of every video of a table, in the table's order (schemas in `data_manifests.tables`).
+
+    Raises:
+        InputError: a video or a clip has more tubes than a target can name.
+    """
     rows, starts, counts = [], [], []
-    for row, frames in enumerate(videos.column("frames").to_pylist()):
-        of_video = order[bounds[row] : bounds[row + 1]]
-        start, count = valid_clips(frames, first_frame[of_video], length[of_video], K, stride)
+    names, lengths = videos.column("video_id").to_pylist(), videos.column("frames").to_pylist()
+    for row, (name, frames, of_video) in enumerate(zip(names, lengths, tubes_by_video(videos, tubes), strict=True)):
+        label, first_frame, length = of_video
+        start, count = valid_clips(frames, first_frame, length, K, stride)
+        check_tubes(name, len(label), start, count)
         rows.append(np.full(len(start), row, np.int32))
         starts.append(start)
         counts.append(count)

@@ -17,7 +17,7 @@ from data_manifests.errors import InputError
 from data_manifests.layout import Settings
 from data_manifests.manifest import Manifest, ShardRecord
 from pipeline.annotations import Annotations, read_annotations, read_ids
-from pipeline.clips import ClipIndex, check_tubes, index_clips
+from pipeline.clips import ClipIndex, index_clips
 from pipeline.places import find_videos
 from pipeline.split_counts import count_split
 
@@ -184,26 +184,15 @@ def make_plan(
     kept = {name: record for name, record in kept.items() if name not in replanned}
     taken = {video_id for record in kept.values() for video_id in record.videos}
     shards = _lay_out(videos, taken, kept)
-    clips = index_clips(videos, annotations.tubes, settings.K, settings.stride)
-    _check_tubes(videos, annotations.tubes, clips)
     return Plan(
         settings,
         annotations,
         videos,
-        clips,
+        index_clips(videos, annotations.tubes, settings.K, settings.stride),
         shards,
         skipped,
         replanned,
     )
-
-
-def _check_tubes(videos: pa.Table, tubes: pa.Table, clips: ClipIndex) -> None:
-    """Before hours of building, which would come to the same end."""
-    many = {one["values"]: one["counts"] for one in pc.value_counts(tubes["video_id"]).to_pylist()}
-    bounds = np.searchsorted(clips.video, np.arange(videos.num_rows + 1))
-    for row, video_id in enumerate(videos["video_id"].to_pylist()):
-        here = slice(bounds[row], bounds[row + 1])
-        check_tubes(video_id, many.get(video_id, 0), clips.first_frame[here], clips.tubes[here])
 
 
 def _replanned(present: dict[str, ShardRecord], at_hand: set[str], splits: set[str]) -> dict[str, ShardRecord]:

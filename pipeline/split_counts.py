@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_manifests.layout import Settings
-from pipeline.clips import ClipIndex, covered_windows, covers
+from pipeline.clips import ClipIndex, covered_windows, covers, tubes_by_video
 
 _OF_CLASS = ("videos", "tubes", "clips", "pairs", "clips_ge2")
 
@@ -26,7 +25,7 @@ def count_split(videos: pa.Table, tubes: pa.Table, clips: ClipIndex, settings: S
     """
     K, stride, classes = settings.K, settings.stride, settings.classes
     rows = np.flatnonzero(videos["split"].to_numpy(zero_copy_only=False) == split).tolist()
-    frames, tubes_of = videos["frames"].to_numpy(), _by_video(videos, tubes)
+    frames, tubes_of = videos["frames"].to_numpy(), tubes_by_video(videos, tubes)
     begin, end = (np.searchsorted(clips.video, rows, side) for side in ("left", "right"))
     of_class = {name: dict.fromkeys(_OF_CLASS, 0) for name in classes}
     windows, covered, covered_pairs, short = 0, 0, 0, 0
@@ -60,14 +59,3 @@ def count_split(videos: pa.Table, tubes: pa.Table, clips: ClipIndex, settings: S
         "tubes_shorter_than_K": short,
         "per_class": of_class,
     }
-
-
-def _by_video(videos: pa.Table, tubes: pa.Table) -> list[np.ndarray]:
-    """For each row of `videos` its tubes: labels, first frames and lengths, as three rows of int64."""
-    row_of = {video_id: row for row, video_id in enumerate(videos["video_id"].to_pylist())}
-    owner = np.array([row_of.get(video_id, -1) for video_id in tubes["video_id"].to_pylist()], np.int64)
-    columns = tubes["label"], tubes["first_frame"], pc.list_value_length(tubes["boxes"])
-    order = np.argsort(owner, kind="stable")
-    table = np.stack([column.to_numpy().astype(np.int64) for column in columns])[:, order]
-    bounds = np.searchsorted(owner[order], np.arange(videos.num_rows + 1))
-    return np.split(table, bounds, axis=1)[1:-1]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from data_manifests.errors import InputError
-from data_manifests.manifest import is_unfinished, write_atomically
+from data_manifests.manifest import remove_unfinished, write_atomically
 from data_manifests.prior_spec import PriorLayer, PriorSpec
 from trainer.model import ActNet
 from trainer.model.weights import why_unread
@@ -191,8 +191,6 @@ def prune_checkpoints(folder: Path, keep: int, newest: int) -> None:
         newest: the step just saved. Those of later steps, which `newest_checkpoint` passed over perhaps, are neither
             counted nor removed.
     """
-    for path in folder.iterdir():  # not below: an evaluation may be at work there
-        if is_unfinished(path):
-            path.unlink(missing_ok=True)
+    remove_unfinished(folder, below=False)  # where an evaluation may be at work
     for step in [step for step in steps_saved(folder) if step <= newest][:-keep]:
         checkpoint_path(folder, step).unlink()

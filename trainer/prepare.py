@@ -23,7 +23,6 @@ from trainer.gradients import GradientSum
 from trainer.host_memory import keep_freed_memory
 from trainer.logs import Log, Reading
 from trainer.model import ActNet
-from trainer.model.backbone import map_sides
 from trainer.model.initial import initialise, report
 from trainer.model.weights import load_weights
 from trainer.optim import Average, freeze_trunk, make_optimiser, parameter_groups, rate_at
@@ -126,7 +125,7 @@ def prepare(job: Job, config: Config, ranks: Ranks) -> Prepared:
             best = None
     parts = parts_of_share(of, config, ranks.count)
     all_parts = parts * ranks.count
-    one_cell = map_sides(store.meta.image_size)[-1] == 1
+    one_cell = model.spec.layers[-1].grid == 1
     if config.norm == "batch" and one_cell and store.meta.K * config.batch < 2 * all_parts:
         raise InputError(
             "--norm batch has nothing to take a mean of", found=f"{store.meta.K * config.batch} frames in {all_parts} parts of a step",

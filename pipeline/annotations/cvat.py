@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data_manifests.card import Card
+from data_manifests.card import MOST_SIDE, Card
 from data_manifests.errors import InputError
 from pipeline.annotations.box_rows import label_of
 from pipeline.annotations.rules import OddityCounter, RawTube, RawVideo, safe_video_id
@@ -96,7 +96,7 @@ def parse(path: Path) -> ElementTree.Element:
 def _size(root: ElementTree.Element, path: Path) -> tuple[int, int]:
     for size in root.iter("original_size"):
         width, height = (int(size.findtext(side) or 0) for side in ("width", "height"))
-        if 0 < width < 32768 and 0 < height < 32768:
+        if 0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE:
             return width, height
     raise InputError(
         f"{path} does not say its video's size", wanted="<original_size>", todo="export it as CVAT for video 1.1"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from data_manifests.card import Card
+from data_manifests.card import MOST_SIDE, Card
 from data_manifests.errors import InputError
 from data_manifests.tables import TUBES, VIDEOS, box_column
 
@@ -28,8 +28,6 @@ RULES = {
 EXAMPLES = 5
 MAX_FRAMES = 10_000_000
 """A video that is longer is a mistake (four days at 30 frames/s)."""
-MAX_SIDE = 32767
-"""Pixels of a frame's width or height."""
 
 
 @dataclass(frozen=True)
@@ -198,14 +196,14 @@ def make_tables(
 
 def _check_length_and_size(video: RawVideo, source: str) -> None:
     length_is_wrong = video.frames is not None and not 0 < video.frames <= MAX_FRAMES
-    size_is_wrong = video.size is not None and not all(0 < side <= MAX_SIDE for side in video.size)
+    size_is_wrong = video.size is not None and not all(0 < side <= MOST_SIDE for side in video.size)
     if length_is_wrong or size_is_wrong:
         length = "frames" if video.frames is None else f"{video.frames} frames"
         size = "" if video.size is None else f" of {video.size[0]} x {video.size[1]}"
         raise InputError(
             f"{source}: {video.video_id} has no sensible length or size",
             found=f"{length}{size}",
-            wanted=f"1 to {MAX_FRAMES:,} frames, sides of 1 to {MAX_SIDE} pixels",
+            wanted=f"1 to {MAX_FRAMES:,} frames, sides of 1 to {MOST_SIDE} pixels",
             todo="mend it",
         )
 
