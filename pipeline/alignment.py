@@ -32,6 +32,8 @@ SIDE = 160
 SMALLEST = 32
 SHIFT = 8
 CERTAIN = 3.0
+LEAST_SPREAD = 0.01
+"""Videos are taken to differ by at least this much of a correlation: copies of one video agree, and prove no more than it does."""
 APART = 0.6
 LEAST_FIT = 0.1
 """Speeds of boxes that fit the flow less than this at every shift tell no shift: nothing moves, or all moves evenly."""
@@ -187,8 +189,8 @@ def judge(evidence: Sequence[Evidence]) -> Alignment:
         return Alignment(len(evidence), 0.0, {}, None)
     place = np.stack([one.place for one in evidence])
     better = place[:, 1:] - place[:, :1]
-    error = better.std(0, ddof=1) / np.sqrt(len(better))
-    gains = dict(zip(PLACES, (better.mean(0) / np.maximum(error, 1e-9)).tolist()))
+    error = np.maximum(better.std(0, ddof=1), LEAST_SPREAD) / np.sqrt(len(better))
+    gains = dict(zip(PLACES, (better.mean(0) / error).tolist()))
     curves = [one.time for one in evidence if one.time is not None]
     shift = _best_shift(np.stack(curves)) if len(curves) >= LEAST_VIDEOS else None
     return Alignment(len(evidence), float(place[:, 0].mean()), gains, shift)

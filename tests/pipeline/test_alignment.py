@@ -82,6 +82,14 @@ def test_what_cannot_tell_says_so(videos, small_store: Path) -> None:
     assert measure_alignment(list(built_shards(small_store))).videos == 8
 
 
+def test_copies_of_one_video_prove_no_more_than_it_does() -> None:
+    place = np.array([0.30, 0.305, 0.1, 0.1, 0.1])
+    hardly = judge([Evidence(place, None)] * 8)
+    assert hardly.warnings == []
+    assert hardly.gains["mirrored"] == pytest.approx(0.5 * 8**0.5)
+    assert judge([Evidence(place + np.eye(5)[1] * 0.01, None)] * 8).warnings
+
+
 def test_a_still_video_fits_nothing() -> None:
     still = VideoMotion([np.full((HEIGHT, WIDTH), 90, np.uint8)] * 30)
     evidence = still.evidence([(0, np.tile([10.0, 10, 30, 30], (30, 1)))])
