@@ -65,7 +65,7 @@ def train_step(
             matrices = torch.from_numpy(colours)
             if device.type == "cuda":
                 matrices = matrices.pin_memory()  # CUDA may wait for its stream before it copies pageable memory
-            images = distort(images, matrices.to(device, non_blocking=True), model.mean)
+            images = distort(images, matrices.to(device, non_blocking=True), batch.cover, model.mean)
         place += len(batch.clips)
         to_the_end = index == len(parts) - 1 and not (clock.apart and ranks.count > 1)
         with nullcontext() if to_the_end or ranks.count == 1 else network.no_sync():

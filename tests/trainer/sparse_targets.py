@@ -34,4 +34,5 @@ def noise_batch(positives: Sequence[int], *, K: int = 2, classes: int = 2, seed:
     random = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (len(positives), K, 300, 300, 3), generator=random, dtype=torch.uint8)
     clips = tuple((f"Noise/v_{b}", b, 1) for b in range(len(positives)))
-    return Batch(frames=frames, loc=rows.pop("target"), positives=tuple(positives), clips=clips, **rows)
+    cover = torch.ones(len(positives), 2, 300)
+    return Batch(frames=frames, cover=cover, loc=rows.pop("target"), positives=tuple(positives), clips=clips, **rows)

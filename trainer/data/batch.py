@@ -20,6 +20,7 @@ class Batch:
 
     Args:
         frames: RGB, resampled to the network's input size.
+        cover: how much of each row, and of each column, is of the frame; the rest is the mean (`trainer.data.resample`).
         sample: which clip of the batch each positive belongs to; rows ascend by (sample, prior).
         prior: the positive's prior.
         label: its class + 1.
@@ -30,6 +31,7 @@ class Batch:
     """
 
     frames: UInt8[Tensor, "B K size size 3"]
+    cover: Float32[Tensor, "B 2 size"]
     sample: Int64[Tensor, " M"]
     prior: Int64[Tensor, " M"]
     label: Int64[Tensor, " M"]

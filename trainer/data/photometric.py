@@ -1,7 +1,8 @@
 """Colour distortion on the device: one 3 x 4 matrix a clip, the same for its K frames.
 
-Brightness, contrast, saturation and hue as SSD and ACT draw them (each with probability 1/2: +-32 levels, factors of
-0.5 to 1.5, +-18 degrees). Saturation and hue act linearly, in the YIQ plane, so that all four are one matrix.
+Brightness, then contrast, saturation and hue as SSD and ACT draw them (each with probability 1/2: +-32 levels, factors
+of 0.5 to 1.5, +-18 degrees). Saturation and hue act linearly, in the YIQ plane, so that all four are one matrix; other
+than in HSV, the luma of a colour stays as it is. What lies past the frame is not distorted: ACT lays the distorted frame on the mean.
 """
 
 from __future__ import annotations
@@ -30,18 +31,26 @@ def colour_matrix(seed: int, position: int) -> Float32[np.ndarray, "3 4"]:
     chroma = np.eye(3)
     chroma[1:, 1:] = turn
     matrix = contrast * _RGB @ chroma @ _YIQ
-    return np.concatenate([matrix, np.full((3, 1), brightness)], 1).astype(np.float32)
+    return np.concatenate([matrix, np.full((3, 1), contrast * brightness)], 1).astype(np.float32)
 
 
 def distort(
-    images: Float32[Tensor, "B K 3 size size"], matrices: Float32[Tensor, "B 3 4"], mean: Float32[Tensor, "3 1 1"]
+    images: Float32[Tensor, "B K 3 size size"],
+    matrices: Float32[Tensor, "B 3 4"],
+    cover: Float32[Tensor, "B 2 size"],
+    mean: Float32[Tensor, "3 1 1"],
 ) -> Float32[Tensor, "B K 3 size size"]:
-    """Applies each clip's matrix to its images, which are RGB minus the mean; values are clipped to 0..255 as SSD does.
+    """Applies each clip's matrix to what its images have of their frames; values are clipped to 0..255 as SSD does.
 
     Args:
+        images: RGB minus the mean.
         matrices: of `colour_matrix`.
+        cover: how much of each row, and of each column, is of the frame; the rest is the mean.
         mean: what was subtracted.
     """
-    matrix, offset = matrices[:, :, :3], matrices[:, :, 3]
-    colours = torch.einsum("bij,bkjhw->bkihw", matrix, images + mean) + offset[:, None, :, None, None]
+    matrix, offset = matrices[:, :, :3], matrices[:, :, 3, None, None]
+    past = 1 - cover[:, 0, :, None] * cover[:, 1, None, :]
+    # the matrix is applied to what a pixel has of the mean, too: what that made of the mean is taken back
+    made = torch.einsum("bij,jhw->bihw", matrix, mean) + offset - mean
+    colours = torch.einsum("bij,bkjhw->bkihw", matrix, images + mean) + (offset - made * past[:, None])[:, None]
     return colours.clamp(0, 255) - mean

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Float32, Integer, UInt8
 
 MEAN = (123, 117, 104)
 """RGB; what lies past the frame (the mean that the network subtracts, rounded)."""
@@ -34,6 +34,28 @@ def resample(
     with _intels_kernels():
         _resample(frames, [int(value) for value in rectangle], mirrored, size, views)
     return views
+
+
+def cover(
+    rectangle: Integer[np.ndarray, "4"], mirrored: bool, frame: tuple[int, int], size: int = 300
+) -> Float32[np.ndarray, "2 size"]:
+    """How much of each of a view's rows, then of each of its columns, is of the frame, 0 to 1; the rest is the mean.
+
+    A pixel has their product of the frame, as `resample` weighs what it lies between.
+
+    Args:
+        rectangle, mirrored: as `resample` has them.
+        frame: height and width, pixels.
+    """
+    x0, y0, x1, y1 = (int(value) for value in rectangle)
+    rows, columns = _cover(y0, y1, frame[0], size), _cover(x0, x1, frame[1], size)
+    return np.stack([rows, columns[::-1] if mirrored else columns])
+
+
+def _cover(start: int, stop: int, length: int, size: int) -> Float32[np.ndarray, " size"]:
+    places = (np.arange(size) + 0.5) * ((stop - start) / size) - 0.5 + start
+    places = places.clip(start, stop - 1)
+    return ((places + 1).clip(0, 1) * (length - places).clip(0, 1)).astype(np.float32)
 
 
 @contextmanager

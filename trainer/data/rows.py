@@ -15,6 +15,7 @@ from trainer.data.reader import Targets
 class Rows(NamedTuple):
     """A batch without its pixels: small, and quick to send from one process to another. Fields as in `trainer.data.batch.Batch`."""
 
+    cover: Float32[np.ndarray, "B 2 size"]
     sample: Int64[np.ndarray, " M"]
     prior: Int64[np.ndarray, " M"]
     label: Int64[np.ndarray, " M"]
@@ -25,8 +26,10 @@ class Rows(NamedTuple):
     clips: tuple[tuple[str, int, int], ...]
 
 
-def collate(targets: Sequence[Targets], clips: Sequence[tuple[str, int, int]]) -> Rows:
-    """The rows of a batch of clips with these targets and names."""
+def collate(
+    covers: Sequence[Float32[np.ndarray, "2 size"]], targets: Sequence[Targets], clips: Sequence[tuple[str, int, int]]
+) -> Rows:
+    """The rows of a batch of clips with these covers, targets and names."""
     counts = [int((one.label != IGNORED).sum()) for one in targets]
     ignored = [len(one.label) - count for one, count in zip(targets, counts, strict=True)]
 
@@ -37,6 +40,7 @@ def collate(targets: Sequence[Targets], clips: Sequence[tuple[str, int, int]]) -
     places = np.arange(len(targets))
     not_mined = np.concatenate([one.prior[count:] for one, count in zip(targets, counts, strict=True)])
     return Rows(
+        cover=np.stack(covers),
         sample=np.repeat(places, counts),
         prior=positive("prior", np.int64),
         label=positive("label", np.int64),

@@ -12,7 +12,7 @@ from data_manifests.errors import InputError
 from trainer.data.cached import open_place
 from trainer.data.order import sample_at
 from trainer.data.reader import Store
-from trainer.data.resample import resample
+from trainer.data.resample import cover, resample
 from trainer.data.rows import Rows, collate
 
 
@@ -63,14 +63,16 @@ class Views:
             InputError: a sample cannot be read, naming it; or the store is another by now.
         """
         store = self._store = self._store or self._open()
-        targets, clips = [], []
+        covers, targets, clips = [], [], []
         for position, views in zip(self.share.positions(number), pixels, strict=True):
             place = sample_at(self.seed, position, store.clips, store.meta.views)
             sample = store.sample(place.clip, place.view)
-            resample(sample.frames, sample.rectangle, sample.mirrored, store.meta.image_size, into=views)
+            size = store.meta.image_size
+            resample(sample.frames, sample.rectangle, sample.mirrored, size, into=views)
+            covers.append(cover(sample.rectangle, sample.mirrored, sample.frames.shape[1:3], size))
             targets.append(sample.targets)
             clips.append((sample.video_id, sample.first_frame, sample.view))
-        return collate(targets, clips)
+        return collate(covers, targets, clips)
 
     def _open(self) -> Store:
         store = open_place(self.place, self.split)

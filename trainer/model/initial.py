@@ -32,7 +32,8 @@ def initialise(model: ActNet, seed: int) -> list[Origin]:
     """Random weights: He in the backbone, Xavier in the heads, zero biases. An entry for every parameter.
 
     He et al. (ICCV 2015) keeps a signal's size through ReLUs, without which the trunk does not learn from random
-    weights; Xavier (Glorot and Bengio 2010) is what SSD and ACT use for heads.
+    weights; Xavier is that of Glorot and Bengio (2010), by inputs and outputs: Caffe's, by inputs alone, which ACT has in
+    heads and extra layers, is up to 1.4 times less wide.
 
     Raises:
         InputError: a parameter has no rule, or is not what its rule promises.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.resample import MEAN, resample_oracle
-from trainer.data.resample import resample
+from trainer.data.resample import cover, resample
 
 RECTANGLES = {
     "whole frame": (0, 0, 64, 48),
@@ -34,6 +34,16 @@ def test_within_one_level_of_the_definition(name: str, size: int, mirrored: bool
     assert got.shape == (3, size, size, 3)
     for frame, view in zip(source, got, strict=True):
         assert np.abs(view - resample_oracle(frame, rectangle, mirrored, size)).max() <= 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [30, 75])
+@pytest.mark.parametrize("name", RECTANGLES)
+def test_the_cover_is_what_a_pixel_has_of_the_frame(name: str, size: int, mirrored: bool) -> None:
+    white, rectangle = np.full((48, 64, 3), 255, np.uint8), RECTANGLES[name]
+    share = (resample_oracle(white, rectangle, mirrored, size) - MEAN) / (255 - np.array(MEAN))
+    rows, columns = cover(np.array(rectangle, np.int16), mirrored, (48, 64), size)
+    np.testing.assert_allclose(rows[:, None] * columns, share[..., 0], atol=1e-6)
 
 
 def test_random_rectangles() -> None:
