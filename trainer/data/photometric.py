@@ -52,5 +52,5 @@ def distort(
     past = 1 - cover[:, 0, :, None] * cover[:, 1, None, :]
     # the matrix is applied to what a pixel has of the mean, too: what that made of the mean is taken back
     made = torch.einsum("bij,jhw->bihw", matrix, mean) + offset - mean
-    colours = torch.einsum("bij,bkjhw->bkihw", matrix, images + mean) + (offset - made * past[:, None])[:, None]
-    return colours.clamp(0, 255) - mean
+    colours = torch.einsum("bij,bkjhw->bkihw", matrix, images + mean)
+    return colours.add_((offset - made * past[:, None])[:, None]).clamp_(0, 255).sub_(mean)
