@@ -18,7 +18,7 @@ from trainer.checkpoint import CheckpointMeta, save_checkpoint
 from trainer.model import ActNet
 from trainer.model.backbone import TRUNK
 from trainer.model.initial import check, initialise, origin, report
-from trainer.model.weights import FC6, POSITIONS, _from_torchvision, load_weights
+from trainer.model.weights import BLUE_LESS_RED, CONV1_1, FC6, POSITIONS, _from_torchvision, colour_order, load_weights
 
 WIDTH = 1 / 16
 CLASSES = ("Up", "Down")
@@ -110,9 +110,26 @@ def test_reduced_fc_fills_trunk_fc6_and_fc7_and_is_turned_to_rgb(tmp_path: Path)
         conv = network.backbone.convs[layer]
         assert torch.equal(conv.weight, expected.flip(1) if layer == "conv1_1" else expected)
         assert torch.equal(conv.bias, state[f"{at}.bias"])
-        assert origins[f"backbone.convs.{layer}.weight"].source == "file vgg16_reducedfc.pth"
+        taken = ", taken for BGR" * (layer == "conv1_1")
+        assert origins[f"backbone.convs.{layer}.weight"].source == f"file vgg16_reducedfc.pth{taken}"
     assert origins["backbone.convs.conv6_1.weight"].source == "He normal"
     assert len(origins) == len(dict(network.named_parameters()))
+
+
+def test_caffes_first_filters_tell_in_which_order_they_see_colours(tmp_path: Path) -> None:
+    """As converted copies of them may see RGB, which nothing else would show."""
+    random = torch.Generator().manual_seed(0)
+    bgr = torch.randn(64, 3, 3, 3, generator=random) * 0.05
+    for filter_, difference in BLUE_LESS_RED.items():
+        bgr[filter_] += torch.tensor([1.0, 0, -1]).view(3, 1, 1) * difference / 18
+    assert colour_order(torch.randn(64, 3, 3, 3, generator=random)) is None
+    network = _network(width=1.0)
+    state = _flat_vgg(network, "", POSITIONS | {"fc6": 31, "fc7": 33})
+    for order, weight, source in (("BGR", bgr, "turned from BGR"), ("RGB", bgr.flip(1), "found in RGB")):
+        assert colour_order(weight) == order
+        origins = {o.name: o for o in _load(network, tmp_path / "r.pth", state | {"0.weight": weight})}
+        assert torch.equal(network.backbone.convs["conv1_1"].weight, bgr.flip(1))
+        assert origins[CONV1_1].source == f"file r.pth, {source}"
 
 
 def test_torchvisions_network_gives_the_same_maps_through_ours(tmp_path: Path) -> None:

