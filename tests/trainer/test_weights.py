@@ -307,13 +307,22 @@ def _shape(state: dict) -> dict:
     return state | {"14.weight": torch.zeros(2, 2, 3, 3)}
 
 
+def _grey(state: dict) -> dict:
+    return state | {"0.weight": torch.randn(4, 1, 3, 3)}
+
+
+def _flat(state: dict) -> dict:
+    return state | {"0.weight": torch.randn(4)}
+
+
 def _nan(state: dict) -> dict:
     return state | {"14.bias": torch.full_like(state["14.bias"], math.nan)}
 
 
 @pytest.mark.parametrize(
     ("spoil", "named"),
-    [(_missing, "conv4_1"), (_unknown, "50.weight"), (_shape, "another shape"), (_nan, "not finite"),
+    [(_missing, "conv4_1"), (_unknown, "50.weight"), (_shape, "another shape"), (_grey, "another shape"),
+     (_flat, "another shape"), (_nan, "not finite"),
      (lambda _: {"a": torch.zeros(1)}, "no known kind"), (lambda _: [1], "no known kind")],
 )  # fmt: skip
 def test_a_file_that_does_not_fit_stops_the_run(spoil, named: str, tmp_path: Path) -> None:

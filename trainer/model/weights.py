@@ -230,6 +230,8 @@ def _refuse_unknown(path: Path, names: set[str]) -> None:
 def _to_rgb(table: Table) -> tuple[Table, Notes]:
     """Caffe's networks see BGR, ours RGB, minus the same mean: conv1_1 is turned, unless it tells that it was turned before."""
     weight = table[CONV1_1]
+    if weight.shape[1:] != (3, 3, 3):  # no network of ours has such a layer: it is refused with its shape
+        return table, {}
     order = colour_order(weight)
     if order == "RGB":
         return table, {CONV1_1: "found in RGB"}
