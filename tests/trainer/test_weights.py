@@ -332,6 +332,13 @@ def test_a_file_that_does_not_fit_stops_the_run(spoil, named: str, tmp_path: Pat
         _load(network, tmp_path / "weights.pth", state)
 
 
+def test_a_grey_network_of_torchvisions_layout_is_not_spread_over_the_colours(tmp_path: Path) -> None:
+    network = _network()
+    state = _flat_vgg(network, "features.", POSITIONS) | {"features.0.weight": torch.randn(4, 1, 3, 3)}
+    with pytest.raises(InputError, match="another shape"):
+        _load(network, tmp_path / "grey.pth", state)
+
+
 def test_a_file_that_is_no_weights_or_not_there_stops_the_run(tmp_path: Path) -> None:
     network = _network()
     origins = initialise(network, 0)

@@ -26,6 +26,8 @@ Notes = dict[str, str]
 POSITIONS = dict(zip(TRUNK, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
 """Of the trunk's convolutions in torchvision's `features`, and in the flat list of `vgg16_reducedfc.pth`."""
 FC6, CONV1_1 = "backbone.convs.fc6.weight", "backbone.convs.conv1_1.weight"
+KERNEL = (3, 3, 3)
+"""Colours and taps of conv1_1. A file's that has others is left as it is, and refused by its shape."""
 BLUE_LESS_RED = {
     1: 1.82,
     5: 2.40,
@@ -230,7 +232,7 @@ def _refuse_unknown(path: Path, names: set[str]) -> None:
 def _to_rgb(table: Table) -> tuple[Table, Notes]:
     """Caffe's networks see BGR, ours RGB, minus the same mean: conv1_1 is turned, unless it tells that it was turned before."""
     weight = table[CONV1_1]
-    if weight.shape[1:] != (3, 3, 3):  # no network of ours has such a layer: it is refused with its shape
+    if weight.shape[1:] != KERNEL:
         return table, {}
     order = colour_order(weight)
     if order == "RGB":
@@ -259,7 +261,9 @@ def _from_torchvision(path: Path, state: dict[str, Tensor]) -> Table:
     table = _take(path, state, POSITIONS, "features.")
     used = {f"features.{at}.{kind}" for at in POSITIONS.values() for kind in ("weight", "bias")}
     _refuse_unknown(path, set(state) - used - set(TORCHVISION_FC) - {"classifier.6.weight", "classifier.6.bias"})
-    weight, bias = table["backbone.convs.conv1_1.weight"], table["backbone.convs.conv1_1.bias"]
+    weight, bias = table[CONV1_1], table["backbone.convs.conv1_1.bias"]
+    if weight.shape[1:] != KERNEL:
+        return table
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     shift = (torch.tensor(MEAN_RGB) / 255 - mean) / deviation
     bias = bias + (weight * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
